@@ -1,0 +1,218 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// BalancePolicy says how the load of a Service is shared among its endpoints.
+//
+// It attaches to Services, or to a Gateway as the default for every Service behind it (GEP-713,
+// inherited policy). Field by field the more specific policy wins; what no policy says has the
+// value of DefaultBalance. A Service that no BalancePolicy reaches has equal endpoints.
+//
+// +kubebuilder:object:root=true
+type BalancePolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   BalancePolicySpec      `json:"spec"`
+	Status gatewayv1.PolicyStatus `json:"status,omitempty"`
+}
+
+// BalancePolicyList is a list of BalancePolicies, as the API server returns it.
+//
+// +kubebuilder:object:root=true
+type BalancePolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []BalancePolicy `json:"items"`
+}
+
+// BalancePolicySpec is what a user writes. Every field but TargetRefs may be left out.
+type BalancePolicySpec struct {
+	// TargetRefs names the Services (group "") or Gateways (group gateway.networking.k8s.io) of the
+	// policy's own namespace. At least one, at most 16.
+	TargetRefs []gatewayv1.LocalPolicyTargetReference `json:"targetRefs"`
+
+	// Mode is Enforce (compute weights and publish them), Shadow (compute and explain them, publish
+	// the base weights) or Equal (publish equal weights, the switch for an emergency).
+	Mode *Mode `json:"mode,omitempty"`
+
+	// Strategy is the law that turns readings into weights: Capacity, RTT or Static.
+	Strategy *Strategy `json:"strategy,omitempty"`
+
+	// Blend is the part of the computed weights in the weighted sum with the base weights, 0% to 100%.
+	// Begin with 25% to introduce the engine gently.
+	Blend *Percent `json:"blend,omitempty"`
+
+	// Base is what an endpoint is taken to be worth before anything was measured: Equal, or CPURequest
+	// (in proportion to the Pod's CPU request; Equal for a Service in which an endpoint has none).
+	Base *Base `json:"base,omitempty"`
+
+	// Signals says where readings come from.
+	Signals *Signals `json:"signals,omitempty"`
+
+	// Capacity are the parameters of the strategy Capacity.
+	Capacity *CapacityParameters `json:"capacity,omitempty"`
+
+	// RTT are the parameters of the strategy RTT.
+	RTT *RTTParameters `json:"rtt,omitempty"`
+
+	// Publish says when changed weights are sent to the fleet.
+	Publish *Publish `json:"publish,omitempty"`
+}
+
+// Mode is a BalancePolicy's mode.
+// +kubebuilder:validation:Enum=Enforce;Shadow;Equal
+type Mode string
+
+// The modes of a BalancePolicy.
+const (
+	ModeEnforce Mode = "Enforce"
+	ModeShadow  Mode = "Shadow"
+	ModeEqual   Mode = "Equal"
+)
+
+// Strategy names a law of weights.
+// +kubebuilder:validation:Enum=Capacity;RTT;Static
+type Strategy string
+
+// The strategies of a BalancePolicy.
+const (
+	StrategyCapacity Strategy = "Capacity"
+	StrategyRTT      Strategy = "RTT"
+	StrategyStatic   Strategy = "Static"
+)
+
+// Base names what an endpoint is worth before anything was measured.
+// +kubebuilder:validation:Enum=Equal;CPURequest
+type Base string
+
+// The bases of a BalancePolicy.
+const (
+	BaseEqual      Base = "Equal"
+	BaseCPURequest Base = "CPURequest"
+)
+
+// Percent is a number with a percent sign, "0%" to "100%", decimals allowed.
+// +kubebuilder:validation:Pattern=`^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?)%$`
+type Percent string
+
+// Signals says where readings come from.
+type Signals struct {
+	// Scrape reads Prometheus metrics from the endpoints themselves. Which endpoints, and at which
+	// port, path and scheme, their annotations prometheus.io/scrape, port, path and scheme say.
+	Scrape *Scrape `json:"scrape,omitempty"`
+}
+
+// Scrape says how often the endpoints' metrics are read and which families carry which term.
+type Scrape struct {
+	// Interval between two scrapes of a target, 500ms to 1m.
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// Timeout of one scrape, more than 0, at most the interval.
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+	// Preset fills what the four terms below leave out, for a well-known exporter.
+	Preset *Preset `json:"preset,omitempty"`
+	// CPU is the endpoint's use of its CPU limit.
+	CPU *CPUMetric `json:"cpu,omitempty"`
+	// Requests counts finished requests and which of them failed.
+	Requests *RequestsMetric `json:"requests,omitempty"`
+	// Latency is the histogram of response times, in seconds.
+	Latency *LatencyMetric `json:"latency,omitempty"`
+	// InFlight is the number of requests being served.
+	InFlight *InFlightMetric `json:"inFlight,omitempty"`
+}
+
+// Preset names the metrics of a well-known exporter.
+// +kubebuilder:validation:Enum=go;grpc-go;envoy;node;vllm
+type Preset string
+
+// The presets of BalancePolicy.spec.signals.scrape.preset.
+const (
+	PresetGo     Preset = "go"
+	PresetGRPCGo Preset = "grpc-go"
+	PresetEnvoy  Preset = "envoy"
+	PresetNode   Preset = "node"
+	PresetVLLM   Preset = "vllm"
+)
+
+// CPUMetric names the family of CPU use. Exactly one of its fields is set.
+type CPUMetric struct {
+	// Counter of CPU seconds, e.g. process_cpu_seconds_total; its rate is divided by the CPU limit.
+	Counter *string `json:"counter,omitempty"`
+	// Gauge of utilisation, 0 to 1 of the limit.
+	Gauge *string `json:"gauge,omitempty"`
+}
+
+// RequestsMetric names the counter of finished requests.
+type RequestsMetric struct {
+	// Counter of finished requests, failed ones included; its series are summed.
+	Counter *string `json:"counter,omitempty"`
+	// Errors selects the series that count as failed: label name to an RE2 expression that must match
+	// the label's whole value. All labels must match. Example: {code: "5.."}.
+	Errors map[string]string `json:"errors,omitempty"`
+}
+
+// LatencyMetric names the histogram of response times.
+type LatencyMetric struct {
+	// Histogram of response times in seconds, classic or native; its series are summed.
+	Histogram *string `json:"histogram,omitempty"`
+}
+
+// InFlightMetric names the gauge of requests being served.
+type InFlightMetric struct {
+	// Gauge of requests being served; its series are summed.
+	Gauge *string `json:"gauge,omitempty"`
+}
+
+// CapacityParameters are the parameters of the strategy Capacity.
+type CapacityParameters struct {
+	// SlowStart is how long a new endpoint's weight grows from a tenth to the whole, 0s to 15m. 0s turns it off.
+	SlowStart *metav1.Duration `json:"slowStart,omitempty"`
+	// Floor is the smallest weight relative to the mean, more than 0, less than 1.
+	Floor *float64 `json:"floor,omitempty"`
+	// Ceiling is the largest weight relative to the mean, more than 1, at most 100.
+	Ceiling *float64 `json:"ceiling,omitempty"`
+	// MaxRatio is how far above its class's median an endpoint's own word may raise its capacity,
+	// 1 to 100.
+	MaxRatio *float64 `json:"maxRatio,omitempty"`
+	// ConfiguredRequestsPerSecond is the rate the whole Service is provisioned for, the reference of
+	// qps_decay_factor. 0: the capacity the endpoint itself has shown.
+	ConfiguredRequestsPerSecond *float64 `json:"configuredRequestsPerSecond,omitempty"`
+}
+
+// RTTParameters are the parameters of the strategy RTT:
+// weight = base * (1 + alpha * ref/rtt) * health_score, ref = the median rtt.
+type RTTParameters struct {
+	// Quantile of the response time that counts as rtt: 0.5 or 0.9.
+	Quantile *float64 `json:"quantile,omitempty"`
+	// Alpha is how much the response time may add to the weight, 0 to 10.
+	Alpha *float64 `json:"alpha,omitempty"`
+	// Window over which the quantile is taken, 2s to 5m.
+	Window *metav1.Duration `json:"window,omitempty"`
+}
+
+// Publish says when changed weights are sent to the fleet.
+type Publish struct {
+	// Interval is the shortest time between two routine pushes of a Service's weights, 2s to 10m.
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// Deadband is the relative change of one weight below which nothing is sent.
+	Deadband *Percent `json:"deadband,omitempty"`
+	// Urgent is the relative change of one weight that is sent at once, not waiting for Interval.
+	Urgent *Percent `json:"urgent,omitempty"`
+	// Metadata says whether endpoints carry health_score and qps_decay_factor under envoy.lb: Always,
+	// Never, or Auto (up to 1000 endpoints: a push with metadata costs Envoy two to three times as much).
+	Metadata *MetadataMode `json:"metadata,omitempty"`
+}
+
+// MetadataMode says whether endpoints carry metadata.
+// +kubebuilder:validation:Enum=Auto;Always;Never
+type MetadataMode string
+
+// The values of BalancePolicy.spec.publish.metadata.
+const (
+	MetadataAuto   MetadataMode = "Auto"
+	MetadataAlways MetadataMode = "Always"
+	MetadataNever  MetadataMode = "Never"
+)
