@@ -1,3 +1,194 @@
 // Package status compares what was decided of each object (catalog verdicts, source problems) with
 // what the fleet acknowledged and says it as conditions. It is a pure function of both.
+//
+//	Accepted      is the object right, and ours to act on?
+//	ResolvedRefs  does everything it names exist, and may it name it?
+//	Programmed    did every connected Envoy that it concerns acknowledge it?
+//	Degraded      only when true: something older than the object is in force
+//
+// It reads no clock and writes nothing: who shows or stores the conditions is not its business.
 package status
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"evenkeel.io/controlplane/internal/catalog"
+	"evenkeel.io/controlplane/internal/source"
+	"evenkeel.io/controlplane/internal/xds"
+)
+
+// The types of a Condition.
+const (
+	TypeAccepted     = "Accepted"
+	TypeResolvedRefs = "ResolvedRefs"
+	TypeProgrammed   = "Programmed"
+	TypeDegraded     = "Degraded"
+)
+
+// The reasons that this package gives. Those of Accepted and ResolvedRefs are the catalog's own;
+// ReasonInvalid is also Accepted's where the source refused the object.
+const (
+	ReasonInvalid       = "Invalid"
+	ReasonProgrammed    = "Programmed"
+	ReasonPending       = "Pending"
+	ReasonRejected      = "Rejected"
+	ReasonLastKnownGood = "LastKnownGood"
+	ReasonStaleMetrics  = "StaleMetrics"
+)
+
+// KindFile is the Kind of an Object that stands for a file in which no object could be read.
+const KindFile = "File"
+
+// Condition is one statement about an object, in the terms of the Kubernetes API.
+type Condition struct {
+	Type    string `json:"type"`
+	Status  string `json:"status"` // "True" or "False"
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+	// Ancestor is the parent or target the condition speaks for, "Gateway shop/edge" or, of one
+	// listener, "Gateway shop/edge http"; "" where the object stands for itself.
+	Ancestor string `json:"ancestor,omitempty"`
+	// Field is the path of the field at fault, "" where it is not one field's.
+	Field string `json:"field,omitempty"`
+}
+
+// Object is an object, or a file that could not be read as one, with its conditions.
+type Object struct {
+	Kind       string      `json:"kind"`
+	Namespace  string      `json:"namespace"`
+	Name       string      `json:"name"`
+	File       string      `json:"file,omitempty"` // relative to the configuration directory
+	Line       int         `json:"line,omitempty"` // from 1: of the field at fault, else of the object
+	Conditions []Condition `json:"conditions"`
+}
+
+// Input is all that Conditions looks at. Store and Catalog may be nil.
+type Input struct {
+	Store   *source.Store
+	Catalog *catalog.Catalog
+	// Proxies are the nodes connected now.
+	Proxies []xds.Proxy
+	// Stale says, by Service name ("<namespace>/<service>:<port>"), why weights are held for want of
+	// fresh readings. Weights that an operator froze do not belong here.
+	Stale map[string]string
+}
+
+// Conditions says how every object fares: one Object per object that has a verdict or a problem,
+// sorted by kind, namespace and name; in each the conditions per ancestor.
+func Conditions(in Input) []Object {
+	if in.Store == nil {
+		in.Store = &source.Store{}
+	}
+	if in.Catalog == nil {
+		in.Catalog = &catalog.Catalog{}
+	}
+	objects := map[source.Ref]*Object{}
+	object := func(ref source.Ref) *Object {
+		if o, ok := objects[ref]; ok {
+			return o
+		}
+		o := &Object{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
+		if origin := in.Store.Origins[ref]; origin != nil {
+			o.File, o.Line = origin.File, origin.Line
+		}
+		objects[ref] = o
+		return o
+	}
+
+	refused := map[source.Ref]bool{}
+	for _, p := range in.Store.Problems {
+		ref := p.Object
+		if ref.Kind == "" {
+			ref = source.Ref{Kind: KindFile, Name: p.File}
+		}
+		refused[ref] = true
+		o := object(ref)
+		o.File, o.Line = cmp.Or(p.File, o.File), cmp.Or(p.Line, o.Line)
+		o.Conditions = append(o.Conditions, Condition{
+			Type: TypeAccepted, Status: "False", Reason: ReasonInvalid, Message: p.Message, Field: p.Field,
+		})
+		if inForce(in.Store, p) {
+			o.Conditions = append(o.Conditions, degraded(ReasonLastKnownGood, p.Kept))
+		}
+	}
+
+	fleets := newIndex(in)
+	for _, v := range in.Catalog.Verdicts {
+		o := object(v.Object)
+		ancestor := ancestorOf(v)
+		if !refused[v.Object] { // else the verdict is on the version before
+			o.Conditions = append(o.Conditions, fromVerdict(TypeAccepted, v.Accepted, ancestor))
+		}
+		o.Conditions = append(o.Conditions, fromVerdict(TypeResolvedRefs, v.ResolvedRefs, ancestor))
+		if c, ok := fleets.programmed(v); ok {
+			c.Ancestor = ancestor
+			o.Conditions = append(o.Conditions, c)
+		}
+		for _, c := range []catalog.Condition{v.Accepted, v.ResolvedRefs} {
+			// The newest trouble decides the line; one the source saw is newer than the verdict.
+			if origin := in.Store.Origins[v.Object]; origin != nil && !c.OK && c.Field != "" && !refused[v.Object] {
+				o.Line = origin.LineOf(c.Field)
+				break
+			}
+		}
+	}
+
+	for _, name := range slices.Sorted(maps.Keys(in.Stale)) {
+		if s := in.Catalog.Services[name]; s != nil {
+			o := object(s.Object)
+			o.Conditions = append(o.Conditions, degraded(ReasonStaleMetrics, name+": "+in.Stale[name]))
+		}
+	}
+
+	all := make([]Object, 0, len(objects))
+	for _, o := range objects {
+		all = append(all, *o)
+	}
+	slices.SortFunc(all, func(a, b Object) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+// inForce reports whether an older version of what p refused is still being served.
+func inForce(store *source.Store, p source.Problem) bool {
+	if p.Object.Kind != "" {
+		_, ok := store.Origins[p.Object]
+		return ok
+	}
+	for _, origin := range store.Origins {
+		if origin.File == p.File {
+			return true
+		}
+	}
+	return false
+}
+
+func degraded(reason, message string) Condition {
+	return Condition{Type: TypeDegraded, Status: "True", Reason: reason, Message: message}
+}
+
+func fromVerdict(kind string, c catalog.Condition, ancestor string) Condition {
+	return Condition{
+		Type: kind, Status: status(c.OK), Reason: c.Reason, Message: c.Message, Ancestor: ancestor, Field: c.Field,
+	}
+}
+
+func ancestorOf(v catalog.Verdict) string {
+	switch {
+	case v.Parent == (source.Ref{}):
+		return ""
+	case v.Section != "":
+		return v.Parent.String() + " " + v.Section
+	}
+	return v.Parent.String()
+}
+
+func status(ok bool) string {
+	if ok {
+		return "True"
+	}
+	return "False"
+}
