@@ -1,0 +1,74 @@
+package xds
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+var (
+	errDraining = status.Error(codes.Unavailable, "the control plane is shutting down")
+	errTooMany  = status.Error(codes.ResourceExhausted, "the control plane has as many streams as it may")
+)
+
+// drainStep is the time between the ends of two streams when there are few of them.
+const drainStep = 10 * time.Millisecond
+
+// streams bounds the open streams of a service, and ends them.
+type streams struct {
+	most int
+
+	mu       sync.Mutex
+	draining bool
+	next     uint64
+	open     map[uint64]context.CancelCauseFunc // in the order of their opening
+}
+
+// admit returns the context of a new stream, which ends when the client's does or the stream is
+// drained, or the status to refuse it with.
+func (s *streams) admit(ctx context.Context) (context.Context, func(), error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.draining:
+		return nil, nil, errDraining
+	case len(s.open) >= s.most:
+		return nil, nil, errTooMany
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	if s.open == nil {
+		s.open = map[uint64]context.CancelCauseFunc{}
+	}
+	id := s.next
+	s.next++
+	s.open[id] = cancel
+	return ctx, func() {
+		cancel(nil)
+		s.mu.Lock()
+		delete(s.open, id)
+		s.mu.Unlock()
+	}, nil
+}
+
+// drain refuses new streams and ends the open ones, oldest first, spread evenly over at most within.
+func (s *streams) drain(within time.Duration) {
+	s.mu.Lock()
+	s.draining = true
+	open := maps.Clone(s.open)
+	s.mu.Unlock()
+	if len(open) == 0 {
+		return
+	}
+	step := min(drainStep, within/time.Duration(len(open)))
+	for i, id := range slices.Sorted(maps.Keys(open)) {
+		if i > 0 {
+			time.Sleep(step)
+		}
+		open[id](errDraining)
+	}
+}

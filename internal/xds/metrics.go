@@ -1,0 +1,56 @@
+package xds
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"evenkeel.io/controlplane/internal/translate"
+)
+
+// metrics have labels of bounded cardinality only: types we make or "other", fleets that exist or
+// "unknown", and reasons from a fixed list.
+type metrics struct {
+	streams   *prometheus.GaugeVec
+	responses *prometheus.CounterVec
+	acks      *prometheus.CounterVec
+	nacks     *prometheus.CounterVec
+	refused   *prometheus.CounterVec
+	panics    prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) metrics {
+	f := promauto.With(r)
+	return metrics{
+		streams: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "evenkeel_xds_streams",
+			Help: "Open streams: delta and sotw are ADS, lrs are load reports.",
+		}, []string{"protocol"}),
+		responses: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "evenkeel_xds_responses_total",
+			Help: "Discovery responses sent.",
+		}, []string{"type", "protocol"}),
+		acks: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "evenkeel_xds_acks_total",
+			Help: "Discovery responses that a node accepted.",
+		}, []string{"type", "protocol"}),
+		nacks: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "evenkeel_xds_nacks_total",
+			Help: "Refusals by nodes, repeated ones included.",
+		}, []string{"fleet", "type"}),
+		refused: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "evenkeel_xds_refused_streams_total",
+			Help: "Streams that were closed because they broke the protocol or went past a bound.",
+		}, []string{"reason"}),
+		panics: f.NewCounter(prometheus.CounterOpts{
+			Name: "evenkeel_xds_panics_total",
+			Help: "Panics that ended a stream.",
+		}),
+	}
+}
+
+func typeLabel(t translate.Type) string {
+	if t == "" {
+		return "other"
+	}
+	return string(t)
+}

@@ -1,0 +1,108 @@
+package xds
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+)
+
+// FleetHash is the cache key of a node: its node.cluster as it is, "<namespace>/<gateway>" or
+// "eds:<namespace>". All nodes of a fleet are served the same bytes. It is a NodeHash of
+// go-control-plane's cache.
+type FleetHash struct{}
+
+// ID implements cache.NodeHash.
+func (FleetHash) ID(n *corev3.Node) string { return n.GetCluster() }
+
+// workersKey of node.metadata is what our bootstrap says about `--concurrency`: Envoy does not
+// report it by itself.
+const workersKey = "evenkeel.io/workers"
+
+// assumedWorkers stands in for a node that does not say how many workers it has.
+const assumedWorkers = 4
+
+const (
+	maxNodeID  = 256
+	maxCluster = 512 // two Kubernetes names and a separator fit with room
+	maxFact    = 128 // any other text of a node; longer ones are cut
+)
+
+// facts are what we keep of a Node, which is 61 KB for an Envoy: mostly the list of its extensions.
+type facts struct {
+	id, fleet, build, agent, zone string
+	workers                       int
+}
+
+func factsOf(n *corev3.Node) (facts, error) {
+	switch {
+	case n.GetId() == "":
+		return facts{}, errors.New("the first request of a stream must carry a node with an id")
+	case len(n.GetId()) > maxNodeID:
+		return facts{}, fmt.Errorf("node.id: %d bytes, expected at most %d", len(n.GetId()), maxNodeID)
+	case len(n.GetCluster()) > maxCluster:
+		return facts{}, fmt.Errorf("node.cluster: %d bytes, expected at most %d", len(n.GetCluster()), maxCluster)
+	case hasUnprintable(n.GetId()):
+		return facts{}, errors.New("node.id: expected printable characters")
+	case hasUnprintable(n.GetCluster()):
+		return facts{}, errors.New("node.cluster: expected printable characters")
+	}
+	build := n.GetUserAgentVersion()
+	if v := n.GetUserAgentBuildVersion().GetVersion(); v != nil {
+		build = fmt.Sprintf("%d.%d.%d", v.GetMajorNumber(), v.GetMinorNumber(), v.GetPatch())
+	}
+	return facts{
+		id:      n.GetId(),
+		fleet:   n.GetCluster(),
+		build:   plain(build, maxFact),
+		agent:   plain(n.GetUserAgentName(), maxFact),
+		zone:    plain(n.GetLocality().GetZone(), maxFact),
+		workers: workersOf(n),
+	}, nil
+}
+
+// workersOf reads the number of workers, 0 if the node does not say or says nonsense.
+func workersOf(n *corev3.Node) int {
+	const most = 1024
+	v := n.GetMetadata().GetFields()[workersKey]
+	workers := v.GetNumberValue()
+	if s := v.GetStringValue(); s != "" {
+		i, err := strconv.Atoi(s)
+		if err != nil {
+			return 0
+		}
+		workers = float64(i)
+	}
+	if !(workers >= 1 && workers <= most) {
+		return 0
+	}
+	return int(workers)
+}
+
+func hasUnprintable(s string) bool {
+	return !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// plain makes a client's text safe to print on a terminal, in a log or on a page: at most limit
+// bytes, valid UTF-8, a space for everything that does not print.
+func plain(s string, limit int) string {
+	if len(s) > limit {
+		s = s[:limit]
+		for len(s) > 0 && !utf8.RuneStart(s[len(s)-1]) {
+			s = s[:len(s)-1]
+		}
+		if r, size := utf8.DecodeLastRuneInString(s); r == utf8.RuneError && size == 1 {
+			s = s[:len(s)-1]
+		}
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
+			return ' '
+		}
+		return r
+	}, s)
+}

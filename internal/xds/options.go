@@ -1,0 +1,69 @@
+package xds
+
+import (
+	"cmp"
+	"log/slog"
+	"time"
+
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/credentials"
+
+	"evenkeel.io/controlplane/internal/translate"
+)
+
+// Options of a Server. The zero value serves plaintext with the default bounds and keeps its metrics
+// to itself.
+type Options struct {
+	// Identifier is sent as control_plane.identifier with every response, so that a node's own
+	// config dump says which replica it listens to.
+	Identifier string
+
+	// TLS of the listener; nil is plaintext, for loopback only.
+	TLS credentials.TransportCredentials
+
+	// HasFleet says whether a Gateway (or, for "eds:<namespace>", a namespace) of that name exists.
+	// Nil asks the cache whether it holds a snapshot of that name. Called from the goroutines of
+	// streams: it must be safe for concurrent use and must not wait.
+	HasFleet func(fleet string) bool
+
+	// Lookup names the object that a resource was made from, "HTTPRoute shop/web". Nil knows none.
+	// Called as HasFleet is.
+	Lookup func(fleet string, t translate.Type, name string) (source string, ok bool)
+
+	// Log of connections, refusals and panics; nil is slog.Default().
+	Log *slog.Logger
+
+	// Metrics registers evenkeel_xds_*; nil keeps them unregistered.
+	Metrics prometheus.Registerer
+
+	// MaxStreams bounds the ADS streams, and separately the load report streams, of the server; one
+	// more is refused with ResourceExhausted. Default 10,000.
+	MaxStreams int
+
+	// MaxNames bounds the names of one subscription; a stream that goes past it is closed with
+	// ResourceExhausted. Default 20,000.
+	MaxNames int
+
+	// DrainTime is how long Serve takes at most to end its streams once its context is done. Default 5 s.
+	DrainTime time.Duration
+}
+
+func (o Options) withDefaults(cache cachev3.SnapshotCache) Options {
+	if o.HasFleet == nil {
+		o.HasFleet = func(fleet string) bool {
+			_, err := cache.GetSnapshot(fleet)
+			return err == nil
+		}
+	}
+	if o.Lookup == nil {
+		o.Lookup = func(string, translate.Type, string) (string, bool) { return "", false }
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	o.MaxStreams = cmp.Or(o.MaxStreams, 10_000)
+	o.MaxNames = cmp.Or(o.MaxNames, 20_000)
+	o.DrainTime = cmp.Or(o.DrainTime, 5*time.Second)
+	return o
+}

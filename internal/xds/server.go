@@ -1,0 +1,189 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime/debug"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	loadv3 "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	deltav3 "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
+	sotwv3 "github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// maxMessage has room for an Envoy's node and the versions of MaxNames resources on a reconnect.
+	maxMessage = 4 << 20
+	// maxConnectionStreams is per connection: an Envoy has one for ADS and one for load reports.
+	maxConnectionStreams = 100
+)
+
+// Server serves a cache to nodes over the aggregated discovery service, delta and SotW, and accepts
+// load report streams. The services of single types and all unary methods are not registered:
+// clients that try them get Unimplemented.
+type Server struct {
+	cache    cachev3.SnapshotCache
+	opts     Options
+	registry *Registry
+	ads      streams
+	loads    streams
+}
+
+// NewServer makes a server of a cache that is keyed by FleetHash.
+func NewServer(cache cachev3.SnapshotCache, opts Options) *Server {
+	opts = opts.withDefaults(cache)
+	return &Server{
+		cache:    cache,
+		opts:     opts,
+		registry: newRegistry(cache, opts),
+		ads:      streams{most: opts.MaxStreams},
+		loads:    streams{most: opts.MaxStreams},
+	}
+}
+
+// Registry knows the nodes that are connected.
+func (s *Server) Registry() *Registry { return s.registry }
+
+// Serve serves on a listener, which it closes. Once ctx is done it accepts nothing new and ends the
+// open streams one after the other, so that a fleet does not reconnect elsewhere all at once; it
+// returns nil when they have ended, after Options.DrainTime and a second at most. It is called once.
+func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
+	options := []grpc.ServerOption{
+		// Envoys ping every 10 s, with or without a stream: a stricter server would drop them.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxConcurrentStreams(maxConnectionStreams),
+		grpc.StreamInterceptor(s.recoverPanic),
+	}
+	if s.opts.TLS != nil {
+		options = append(options, grpc.Creds(s.opts.TLS))
+	}
+	server := grpc.NewServer(options...)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, ads{Server: s})
+	loadv3.RegisterLoadReportingServiceServer(server, lrsService{Server: s})
+
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(lis) }()
+	select {
+	case err := <-failed:
+		s.ads.drain(0)
+		s.loads.drain(0)
+		server.Stop()
+		return err
+	case <-ctx.Done():
+	}
+	stopped := make(chan struct{})
+	go func() {
+		server.GracefulStop()
+		close(stopped)
+	}()
+	s.ads.drain(s.opts.DrainTime)
+	s.loads.drain(0)
+	select {
+	case <-stopped:
+	case <-time.After(time.Second):
+		server.Stop() // a client that does not read holds its stream
+		<-stopped
+	}
+	return <-failed
+}
+
+// recoverPanic keeps a panic to the stream in which it happened.
+func (s *Server) recoverPanic(srv any, str grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.registry.metrics.panics.Inc()
+			s.opts.Log.Error("panic in an xDS stream", "method", info.FullMethod, "panic", p, "stack", string(debug.Stack()))
+			err = status.Error(codes.Internal, "internal error; this stream is closed, others are not affected")
+		}
+	}()
+	return handle(srv, str)
+}
+
+// ads is the aggregated discovery service. Each stream has a handler of the library to itself, with
+// its own context: that is what can end one stream and not the others.
+type ads struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	*Server
+}
+
+func (a ads) DeltaAggregatedResources(str discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return a.serve(str.Context(), delta, func(ctx context.Context, s *adsStream) error {
+		return deltav3.NewServer(ctx, a.cache, s).DeltaStreamHandler(str, resource.AnyType)
+	})
+}
+
+func (a ads) StreamAggregatedResources(str discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return a.serve(str.Context(), sotw, func(ctx context.Context, s *adsStream) error {
+		return sotwv3.NewServer(ctx, a.cache, s).StreamHandler(str, resource.AnyType)
+	})
+}
+
+func (s *Server) serve(ctx context.Context, protocol string, handle func(context.Context, *adsStream) error) error {
+	return s.hold(ctx, &s.ads, protocol, func(ctx context.Context) error {
+		stream := s.registry.open(protocol)
+		defer s.registry.close(stream)
+		return handle(ctx, stream)
+	})
+}
+
+// hold runs a stream within its bound, and tells its client when it was the server that ended it.
+func (s *Server) hold(ctx context.Context, bound *streams, protocol string, run func(context.Context) error) error {
+	ctx, release, err := bound.admit(ctx)
+	if err != nil {
+		reason := "streams"
+		if errors.Is(err, errDraining) {
+			reason = "draining"
+		}
+		s.registry.metrics.refused.WithLabelValues(reason).Inc()
+		return err
+	}
+	defer release()
+	gauge := s.registry.metrics.streams.WithLabelValues(protocol)
+	gauge.Inc()
+	defer gauge.Dec()
+	if err := run(ctx); err != nil {
+		return err
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, errDraining) {
+		return cause
+	}
+	return nil
+}
+
+// lrsService accepts load report streams and asks for no report: Envoy opens such a stream at start
+// where its bootstrap names a load report server, introduces itself, and sends nothing more until
+// it is told which clusters to report. An accepted stream keeps it from trying again and again.
+type lrsService struct {
+	loadv3.UnimplementedLoadReportingServiceServer
+	*Server
+}
+
+func (l lrsService) StreamLoadStats(str loadv3.LoadReportingService_StreamLoadStatsServer) error {
+	return l.hold(str.Context(), &l.loads, lrs, func(ctx context.Context) error {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for {
+				if _, err := str.Recv(); err != nil {
+					return
+				}
+			}
+		}()
+		select {
+		case <-ctx.Done():
+		case <-ended:
+		}
+		return nil
+	})
+}
