@@ -1,0 +1,120 @@
+package demo
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Process is a child process whose output goes to a file.
+type Process struct {
+	name string
+	log  string
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+// StartProcess starts argv[0] with the rest as arguments and env added to our own environment. Its output
+// goes to <name>.log in dir. Where the system can see to it, the child ends with us even if we are killed.
+func StartProcess(name, dir string, env []string, argv ...string) (*Process, error) {
+	p := &Process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
+	output, err := os.Create(p.log)
+	if err != nil {
+		return nil, fmt.Errorf("%s: log file: %w", name, err)
+	}
+	defer output.Close() // the child has its own descriptor
+	p.cmd = exec.Command(argv[0], argv[1:]...)
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stdout, p.cmd.Stderr = output, output
+	p.cmd.SysProcAttr = childAttributes()
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	go func() {
+		defer close(p.done)
+		_ = p.cmd.Wait() // how it ended is in cmd.ProcessState
+	}()
+	return p, nil
+}
+
+// PID is the child's process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Done is closed when the child has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// LogFile is where the child's output goes.
+func (p *Process) LogFile() string { return p.log }
+
+// Failure describes a child that has ended without being asked to, with the last lines of its output.
+func (p *Process) Failure() error {
+	<-p.done
+	return fmt.Errorf("%s ended by itself (%v); its last output, from %s:\n%s", p.name, p.cmd.ProcessState, p.log, p.tail(12))
+}
+
+func (p *Process) tail(lines int) string {
+	output, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(string(bytes.TrimRight(output, "\n")), "\n")
+	return "    " + strings.Join(all[max(0, len(all)-lines):], "\n    ")
+}
+
+// Stop asks the child to end, kills it if it has not after the grace period, and waits for its end.
+func (p *Process) Stop(grace time.Duration) {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+		return
+	case <-time.After(grace):
+	}
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// Kill ends the child without warning and waits for its end.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// FreePort returns the preferred port if all the addresses have it free, else one that the system
+// chooses. Another process may take it in between; whoever listens finds out.
+func FreePort(preferred uint16, addresses ...netip.Addr) (uint16, error) {
+	if preferred != 0 && allFree(preferred, addresses) {
+		return preferred, nil
+	}
+	const attempts = 20
+	for range attempts {
+		listener, err := net.Listen("tcp", netip.AddrPortFrom(addresses[0], 0).String())
+		if err != nil {
+			return 0, fmt.Errorf("free port: %w", err)
+		}
+		port := netip.MustParseAddrPort(listener.Addr().String()).Port()
+		_ = listener.Close()
+		if allFree(port, addresses) {
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("free port: found none that all of %v have free", addresses)
+}
+
+func allFree(port uint16, addresses []netip.Addr) bool {
+	for _, address := range addresses {
+		listener, err := net.Listen("tcp", net.JoinHostPort(address.String(), strconv.Itoa(int(port))))
+		if err != nil {
+			return false
+		}
+		_ = listener.Close()
+	}
+	return true
+}
