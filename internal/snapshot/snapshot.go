@@ -4,11 +4,20 @@
 //
 // Nothing reaches a client that did not pass Encode: a real Envoy answers one bad endpoint with an
 // outage of other clusters.
+//
+// A Snapshot says what a fleet should have. What it has, who refused what, and when anything is sent
+// is package xds.
 package snapshot
 
 import (
-	"time"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
 
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"google.golang.org/protobuf/proto"
 
 	"evenkeel.io/controlplane/internal/translate"
@@ -22,32 +31,162 @@ type Resource struct {
 	Message proto.Message
 	Bytes   []byte // deterministic encoding of Message
 	// Refs are the names of resources that this one points at, by type: a route configuration's
-	// clusters, a listener's route configurations, an EDS cluster's load assignment.
+	// clusters, a listener's route configurations, an EDS cluster's load assignment. Sorted.
 	Refs map[translate.Type][]string
 	// Source is the object behind it, "HTTPRoute shop/web".
 	Source string
 }
 
-// Generation is one entry of a fleet's history: something other than endpoints changed.
-type Generation struct {
-	Number   uint64 // rises by one per change of the fleet, from 1
-	At       time.Time
-	Why      string // which objects changed: "HTTPRoute shop/web changed (File edit)"
-	Snapshot *Snapshot
+// Snapshot is everything a fleet is served. Immutable, safe for concurrent use; a nil Snapshot is
+// empty. It is a cache.ResourceSnapshot, so any cache of go-control-plane serves it.
+type Snapshot struct {
+	tables map[translate.Type]*table
 }
 
-// Push is one entry of a Service's history: its weights or endpoints were sent anew.
-type Push struct {
-	At      time.Time
-	Why     string            // weights.Decisions.Cause, or the change of endpoints
-	Weights map[string]uint32 // by address, after
+var _ cache.ResourceSnapshot = (*Snapshot)(nil)
+
+// table is the resources of one type, in each of the forms that are asked for.
+type table struct {
+	version   string
+	resources map[string]*Resource
+	wire      map[string]types.ResourceWithTTL
+	versions  map[string]string
 }
 
-// Change is one resource that differs between two Snapshots.
-type Change struct {
-	Type translate.Type
-	Name string
-	Op   string // "added", "changed" or "removed"
-	// Text is a unified diff of the two as YAML.
-	Text string
+// New makes a Snapshot of the resources. Of two with the same type and name the last one stays.
+func New(resources ...*Resource) *Snapshot {
+	byType := map[translate.Type]map[string]*Resource{}
+	for _, t := range translate.Types {
+		byType[t] = map[string]*Resource{}
+	}
+	for _, r := range resources {
+		byType[r.Type][r.Name] = r
+	}
+	s := &Snapshot{tables: map[translate.Type]*table{}}
+	for t, named := range byType {
+		s.tables[t] = newTable(named)
+	}
+	return s
+}
+
+func newTable(resources map[string]*Resource) *table {
+	t := &table{
+		resources: resources,
+		wire:      make(map[string]types.ResourceWithTTL, len(resources)),
+		versions:  make(map[string]string, len(resources)),
+	}
+	hash := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(resources)) {
+		r := resources[name]
+		t.wire[name] = types.ResourceWithTTL{Resource: r.Message}
+		t.versions[name] = r.Version
+		fmt.Fprintf(hash, "%q %s\n", name, r.Version)
+	}
+	// Never "", which a client that has nothing sends: it would be taken to be up to date.
+	t.version = hex.EncodeToString(hash.Sum(nil)[:8])
+	return t
+}
+
+// WithEndpoints is s with the given load assignments in place of those of the same names. It shares
+// everything else with s, and is s itself if no version differs. Resources of other types are ignored.
+func (s *Snapshot) WithEndpoints(changed ...*Resource) *Snapshot {
+	var next map[string]*Resource
+	for _, r := range changed {
+		if old := s.Get(translate.EDS, r.Name); r.Type != translate.EDS || old != nil && old.Version == r.Version {
+			continue
+		}
+		if next == nil {
+			next = maps.Clone(s.Resources(translate.EDS))
+			if next == nil {
+				next = map[string]*Resource{}
+			}
+		}
+		next[r.Name] = r
+	}
+	if next == nil {
+		return s
+	}
+	if s == nil {
+		s = New()
+	}
+	tables := maps.Clone(s.tables)
+	tables[translate.EDS] = newTable(next)
+	return &Snapshot{tables: tables}
+}
+
+// Resources are the resources of a type by name. The map must not be changed.
+func (s *Snapshot) Resources(t translate.Type) map[string]*Resource {
+	if found := s.table(t); found != nil {
+		return found.resources
+	}
+	return nil
+}
+
+// Get is the resource of that type and name, nil if there is none.
+func (s *Snapshot) Get(t translate.Type, name string) *Resource { return s.Resources(t)[name] }
+
+// Version is the version of a type as a whole: a hash over names and versions of its resources.
+func (s *Snapshot) Version(t translate.Type) string {
+	if found := s.table(t); found != nil {
+		return found.version
+	}
+	return ""
+}
+
+// Dangling are the references to resources that s does not have, as sentences, sorted. A Snapshot
+// with any of them would make an Envoy wait, or answer 404 or 503, and is not to be served.
+func (s *Snapshot) Dangling() []string {
+	var out []string
+	for _, t := range translate.Types {
+		for name, r := range s.Resources(t) {
+			for to, names := range r.Refs {
+				for _, missing := range names {
+					if s.Get(to, missing) == nil {
+						out = append(out, fmt.Sprintf("%s %q names %s %q, which does not exist", t, name, to, missing))
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (s *Snapshot) table(t translate.Type) *table {
+	if s == nil {
+		return nil
+	}
+	return s.tables[t]
+}
+
+// GetVersion is Version for a type URL, as cache.ResourceSnapshot has it.
+func (s *Snapshot) GetVersion(typeURL string) string { return s.Version(translate.TypeOf(typeURL)) }
+
+// GetResourcesAndTTL are the messages of a type by name; none has a TTL.
+func (s *Snapshot) GetResourcesAndTTL(typeURL string) map[string]types.ResourceWithTTL {
+	if found := s.table(translate.TypeOf(typeURL)); found != nil {
+		return found.wire
+	}
+	return nil
+}
+
+// GetResources are the messages of a type by name.
+func (s *Snapshot) GetResources(typeURL string) map[string]types.Resource {
+	resources := s.Resources(translate.TypeOf(typeURL))
+	out := make(map[string]types.Resource, len(resources))
+	for name, r := range resources {
+		out[name] = r.Message
+	}
+	return out
+}
+
+// ConstructVersionMap has nothing to do: versions are known from the start.
+func (s *Snapshot) ConstructVersionMap() error { return nil }
+
+// GetVersionMap are the versions of the resources of a type by name.
+func (s *Snapshot) GetVersionMap(typeURL string) map[string]string {
+	if found := s.table(translate.TypeOf(typeURL)); found != nil {
+		return found.versions
+	}
+	return nil
 }

@@ -1,24 +1,18 @@
 // Package translate makes Envoy's protos from the catalog and the decisions, one file per idea of the
-// input. It is pure. It does not validate, encode or version: package snapshot does.
+// input. It is pure, and total: equal arguments give equal protos, and no argument makes it panic.
+//
+// It does not validate, encode or version: package snapshot does, and refuses what cannot be served.
+// It decides nothing about load either: a weight is what package weights says, or the base.
 package translate
 
-import "google.golang.org/protobuf/proto"
+import (
+	"cmp"
+	"slices"
 
-// Type names an xDS resource type by its usual short name.
-type Type string
+	"google.golang.org/protobuf/proto"
 
-// The types we make.
-const (
-	CDS  Type = "cds"
-	EDS  Type = "eds"
-	LDS  Type = "lds"
-	RDS  Type = "rds"
-	ECDS Type = "ecds"
-	RTDS Type = "rtds"
+	"evenkeel.io/controlplane/internal/catalog"
 )
-
-// Types are all types in make-before-break order.
-var Types = []Type{CDS, EDS, LDS, RDS, ECDS, RTDS}
 
 // Resource is an unencoded resource.
 type Resource struct {
@@ -27,4 +21,32 @@ type Resource struct {
 	Message proto.Message
 	// Source is the object it was made from, "HTTPRoute shop/web", the first where there are several.
 	Source string
+}
+
+// Options are what the operator of the control plane says about all fleets. The zero value is usable.
+type Options struct {
+	// ListenerAddress is where listeners bind that have no address of their own; "" is 0.0.0.0.
+	ListenerAddress string
+}
+
+// Fleet makes all that one fleet is served except load assignments, sorted by type (in the order of
+// Types) and name. A service that f names and services lacks gets no cluster.
+func Fleet(f *catalog.Fleet, services map[string]*catalog.Service, opts Options) []Resource {
+	var out []Resource
+	for _, name := range f.Services {
+		if s := services[name]; s != nil {
+			out = append(out, Cluster(s))
+		}
+	}
+	for i := range f.Listeners {
+		out = append(out, listener(f, &f.Listeners[i], opts))
+	}
+	for i := range f.Listeners {
+		out = append(out, routeConfiguration(f, &f.Listeners[i]))
+	}
+	out = append(out, customResponseSlot(f), runtimeLayer(f))
+	slices.SortStableFunc(out, func(a, b Resource) int {
+		return cmp.Or(cmp.Compare(a.Type.order(), b.Type.order()), cmp.Compare(a.Name, b.Name))
+	})
+	return out
 }

@@ -1,0 +1,115 @@
+package snapshot
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protopath"
+	"google.golang.org/protobuf/reflect/protorange"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"evenkeel.io/controlplane/internal/translate"
+)
+
+// maxReason bounds what a Refusal quotes of a validator: a client may see it, and a validator may
+// quote what it refuses.
+const maxReason = 512
+
+// Refusal is the error of Encode: this resource would be refused by a client, or do harm in one.
+type Refusal struct {
+	Type   translate.Type
+	Name   string
+	Source string // the object behind it
+	Reason string // which field, what is wrong with it, what was expected
+}
+
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("%s %q of %s is not valid: %s", r.Type, r.Name, r.Source, r.Reason)
+}
+
+// Encode validates a resource and encodes it. An error is a *Refusal.
+//
+// The version is the hash that go-control-plane makes of the same bytes, in full: its delta responses
+// carry that one, and a client that reconnects is told apart from one with other content by it.
+func Encode(r translate.Resource) (*Resource, error) { return EncodeAfter(nil, r) }
+
+// EncodeAfter is Encode for a resource that may be the same as before: if it encodes to before's
+// bytes, it is before, validated already. before may be nil.
+func EncodeAfter(before *Resource, r translate.Resource) (*Resource, error) {
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.Message)
+	if err != nil {
+		return nil, refuse(r, err)
+	}
+	if before != nil && before.Type == r.Type && before.Name == r.Name &&
+		before.Source == r.Source && bytes.Equal(before.Bytes, encoded) {
+		return before, nil
+	}
+	if err := errors.Join(validateAll(r.Message), validateAnys(r), checkRules(r)); err != nil {
+		return nil, refuse(r, err)
+	}
+	refs, err := refsOf(r.Message)
+	if err != nil {
+		return nil, refuse(r, err)
+	}
+	return &Resource{
+		Type:    r.Type,
+		Name:    r.Name,
+		Version: cache.HashResource(encoded),
+		Message: r.Message,
+		Bytes:   encoded,
+		Refs:    refs,
+		Source:  r.Source,
+	}, nil
+}
+
+func refuse(r translate.Resource, err error) *Refusal {
+	reason := strings.ToValidUTF8(err.Error(), "�")
+	reason = strings.ReplaceAll(reason, "\n", "; ")
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "") + "..."
+	}
+	return &Refusal{Type: r.Type, Name: r.Name, Source: r.Source, Reason: reason}
+}
+
+// validateAll runs the rules that Envoy's own API definitions carry (protoc-gen-validate).
+func validateAll(m proto.Message) error {
+	if v, ok := m.(interface{ ValidateAll() error }); ok {
+		return v.ValidateAll()
+	}
+	return nil
+}
+
+// validateAnys does the same for the messages packed within r, which generated validators do not
+// open. Load assignments have none and are long, so they are not walked.
+func validateAnys(r translate.Resource) error {
+	if r.Type == translate.EDS {
+		return nil
+	}
+	return protorange.Range(r.Message.ProtoReflect(), func(p protopath.Values) error {
+		last := p.Index(-1)
+		if last.Step.Kind() == protopath.AnyExpandStep {
+			return nil
+		}
+		message, ok := last.Value.Interface().(protoreflect.Message)
+		if !ok {
+			return nil
+		}
+		packed, ok := message.Interface().(*anypb.Any)
+		if !ok {
+			return nil
+		}
+		inner, err := packed.UnmarshalNew()
+		if err == nil {
+			err = validateAll(inner)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.Path[1:], err)
+		}
+		return nil
+	})
+}

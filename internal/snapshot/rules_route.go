@@ -1,0 +1,117 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/reflect/protopath"
+	"google.golang.org/protobuf/reflect/protorange"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// maxRegexLength bounds an expression. Envoy matches it against every request that gets so far.
+const maxRegexLength = 1024
+
+// headerName is a field name of HTTP (RFC 9110, token).
+var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
+func checkRoutes(rc *routev3.RouteConfiguration) error {
+	domains := map[string]bool{}
+	for _, vh := range rc.GetVirtualHosts() {
+		for _, d := range vh.GetDomains() {
+			if err := checkDomain(d); err != nil {
+				return fmt.Errorf("virtual host %q: %w", vh.GetName(), err)
+			}
+			if lower := strings.ToLower(d); domains[lower] {
+				return fmt.Errorf("virtual host %q: domain %q stands twice", vh.GetName(), d)
+			}
+			domains[strings.ToLower(d)] = true
+		}
+		for _, r := range vh.GetRoutes() {
+			if err := checkRoute(r); err != nil {
+				return fmt.Errorf("route %q: %w", r.GetName(), err)
+			}
+		}
+	}
+	return nil
+}
+
+// checkDomain allows what Envoy's three kinds of lookup know: a name, one leading or one trailing star.
+func checkDomain(d string) error {
+	stars := strings.Count(d, "*")
+	if d == "" || stars > 1 || stars == 1 && d[0] != '*' && d[len(d)-1] != '*' {
+		return fmt.Errorf("domain %q: expected a host name, \"*\", or one with a star at an end", d)
+	}
+	return nil
+}
+
+func checkRoute(r *routev3.Route) error {
+	if r.GetAction() == nil {
+		return errors.New("does nothing: expected a backend, a redirect or a reply")
+	}
+	if clusters := r.GetRoute().GetWeightedClusters().GetClusters(); clusters != nil {
+		var sum uint64
+		for _, c := range clusters {
+			sum += uint64(c.GetWeight().GetValue())
+		}
+		if sum < 1 || sum > math.MaxUint32 {
+			return fmt.Errorf("weighted_clusters: the weights add up to %d, expected 1 to 2^32-1", sum)
+		}
+	}
+	for _, t := range []struct {
+		field string
+		set   interface{ GetSeconds() int64 }
+	}{
+		{"timeout", r.GetRoute().GetTimeout()},
+		{"retry_policy.per_try_timeout", r.GetRoute().GetRetryPolicy().GetPerTryTimeout()},
+	} {
+		if t.set.GetSeconds() < 0 {
+			return fmt.Errorf("%s: is negative", t.field)
+		}
+	}
+	return protorange.Range(r.ProtoReflect(), func(p protopath.Values) error {
+		last := p.Index(-1)
+		if message, ok := last.Value.Interface().(protoreflect.Message); ok {
+			switch m := message.Interface().(type) {
+			case *matcherv3.RegexMatcher:
+				return checkRegex(m.GetRegex())
+			case *corev3.HeaderValueOption:
+				return checkHeader(m.GetHeader().GetKey())
+			}
+		}
+		if field := last.Step; field.Kind() == protopath.ListIndexStep {
+			switch p.Index(-2).Step.FieldDescriptor().Name() {
+			case "request_headers_to_remove", "response_headers_to_remove":
+				return checkHeader(last.Value.String())
+			}
+		}
+		return nil
+	})
+}
+
+func checkRegex(expression string) error {
+	if n := len(expression); n > maxRegexLength {
+		return fmt.Errorf("regular expression has %d characters, at most %d are allowed", n, maxRegexLength)
+	}
+	if _, err := regexp.Compile(expression); err != nil {
+		return fmt.Errorf("regular expression %.64q: %w", expression, err)
+	}
+	return nil
+}
+
+// checkHeader refuses to change what Envoy refuses to change, with the whole route configuration.
+func checkHeader(name string) error {
+	if !headerName.MatchString(name) {
+		return fmt.Errorf("header %.64q: is no header name", name)
+	}
+	if strings.EqualFold(name, "host") {
+		return errors.New("header \"Host\": cannot be added or removed, only set on the request")
+	}
+	return nil
+}
