@@ -26,8 +26,53 @@ type Catalog struct {
 	// Verdicts on all objects, sorted by object, then parent.
 	Verdicts []Verdict
 
-	// kept is each object's last accepted version, used while a newer one is refused.
-	kept map[source.Ref]any
+	// memory is what the next Build takes over: each object's last accepted version, which stays in
+	// force while a newer one is refused, and the results whose inputs may turn out unchanged.
+	memory memory
+}
+
+// memory holds the stages of a Build, each with its inputs. The stages are in order: routing needs
+// none of the others, policies need routing, services need policies.
+type memory struct {
+	store    *source.Store
+	opts     Options
+	routing  *routing
+	policies *policies
+	grants   *grants
+	services *services
+}
+
+// Options are what the source of the objects permits.
+type Options struct {
+	// AllowLoopback says that the objects are the operator's own, a directory that he gave: endpoints
+	// may have loopback addresses, and an endpoint that is no Pod may be scraped. In a cluster anyone
+	// who may write an EndpointSlice would reach our own ports with it, so there it is off.
+	AllowLoopback bool
+}
+
+// Build resolves a Store. prev is the Catalog before, nil for the first; the Store of prev may be any
+// other, but the more objects the two share the less is computed.
+//
+// An object that is refused for a reason in itself stays in force as it was last accepted, if it ever
+// was; nothing else in the result depends on it.
+func Build(prev *Catalog, store *source.Store, opts Options) *Catalog {
+	if prev == nil {
+		prev = &Catalog{memory: memory{
+			store: &source.Store{}, routing: &routing{}, policies: &policies{}, grants: &grants{}, services: &services{},
+		}}
+	}
+	was := prev.memory
+	now := memory{store: store, opts: opts}
+	now.grants = buildGrants(was.grants, store)
+	now.routing = buildRouting(was.store, was.routing, store, now.grants)
+	now.policies = buildPolicies(was.store, was.policies, store, now.routing)
+	now.services = buildServices(was, now)
+	return &Catalog{
+		Fleets:   now.routing.fleets,
+		Services: now.services.byName,
+		Verdicts: joinVerdicts(prev, now),
+		memory:   now,
+	}
 }
 
 // Fleet is a Gateway: the Envoys whose node.cluster is its name.
@@ -48,7 +93,8 @@ type Listener struct {
 	VirtualHosts []VirtualHost // most specific domain first
 }
 
-// VirtualHost is the routes of one domain.
+// VirtualHost is the routes of one domain. A request is answered by the most specific domain alone:
+// where none of its routes match the answer is 404, whatever a less specific domain holds.
 type VirtualHost struct {
 	Domain string  // "shop.example.com", "*.example.com" or "*"
 	Routes []Route // in order of precedence, the first match wins
@@ -190,6 +236,8 @@ type Verdict struct {
 	// listener of it, if one was named.
 	Parent  source.Ref
 	Section string
+	// Port is the port of the parent, if one was named, else 0.
+	Port uint32
 
 	Accepted     Condition
 	ResolvedRefs Condition
