@@ -1,0 +1,71 @@
+package admin
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"evenkeel.io/controlplane/internal/status"
+)
+
+// Collector reports the state of weights and objects as metrics, reckoned when they are scraped. Of
+// services and endpoints that are gone nothing is left.
+type Collector struct{ s *server }
+
+// NewCollector makes a Collector over the same options as New; of them it uses Model, Proxies and Now.
+func NewCollector(o Options) *Collector { return &Collector{newServer(o)} }
+
+var (
+	descWeight = prometheus.NewDesc("evenkeel_endpoint_weight",
+		"The weight that was last published for an endpoint.", []string{"service", "endpoint"}, nil)
+	descHealthScore = prometheus.NewDesc("evenkeel_endpoint_health_score",
+		"How healthy an endpoint is, 0 to 1.", []string{"service", "endpoint"}, nil)
+	descDecay = prometheus.NewDesc("evenkeel_endpoint_qps_decay_factor",
+		"How far an endpoint's rate of requests has decayed the share it is offered, 0.1 to 1.", []string{"service", "endpoint"}, nil)
+	descImbalance = prometheus.NewDesc("evenkeel_service_imbalance_ratio",
+		"The highest CPU utilisation of a Service's endpoints over the mean of all with a fresh reading; 1 is even.", []string{"service"}, nil)
+	descObjects = prometheus.NewDesc("evenkeel_objects",
+		"Objects by kind and whether all of their Accepted conditions are true.", []string{"kind", "accepted"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descWeight, descHealthScore, descDecay, descImbalance, descObjects} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		// Addresses and names come from objects; a metric of one that is no UTF-8 is left out.
+		if m, err := prometheus.NewConstMetric(d, prometheus.GaugeValue, v, labels...); err == nil {
+			ch <- m
+		}
+	}
+	m := c.s.moment()
+	for name, svc := range m.catalog().Services {
+		if ratio := m.imbalance(svc); ratio != nil {
+			gauge(descImbalance, *ratio, name)
+		}
+		decisions, _ := m.model.Decisions(name)
+		for _, e := range decisions.Endpoints {
+			gauge(descWeight, float64(e.Weight), name, e.Key.Address)
+			gauge(descHealthScore, e.HealthScore, name, e.Key.Address)
+			gauge(descDecay, e.QPSDecayFactor, name, e.Key.Address)
+		}
+	}
+
+	type class struct{ kind, accepted string }
+	objects := map[class]int{}
+	for _, o := range m.objects() {
+		accepted := "true"
+		for _, condition := range o.Conditions {
+			if condition.Type == status.TypeAccepted && condition.Status == "False" {
+				accepted = "false"
+			}
+		}
+		objects[class{o.Kind, accepted}]++
+	}
+	for c, n := range objects {
+		gauge(descObjects, float64(n), c.kind, c.accepted)
+	}
+}

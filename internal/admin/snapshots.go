@@ -1,0 +1,119 @@
+package admin
+
+import (
+	"cmp"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+
+	"evenkeel.io/controlplane/internal/snapshot"
+	"evenkeel.io/controlplane/internal/translate"
+)
+
+func (m moment) snapshots(*http.Request) (any, error) {
+	view := SnapshotsView{Snapshots: []SnapshotView{}}
+	for _, fleet := range m.model.Fleets() {
+		if snap, generation, ok := m.model.Snapshot(fleet); ok {
+			view.Snapshots = append(view.Snapshots, snapshotView(fleet, generation, snap, false))
+		}
+	}
+	return view, nil
+}
+
+func (m moment) snapshot(r *http.Request) (any, error) {
+	fleet, snap, generation, err := m.snapshotOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return SnapshotsView{Snapshots: []SnapshotView{snapshotView(fleet, generation, snap, true)}}, nil
+}
+
+func (m moment) resources(r *http.Request) (any, error) {
+	fleet, snap, _, err := m.snapshotOf(r)
+	if err != nil {
+		return nil, err
+	}
+	t := translate.Type(r.PathValue("type"))
+	if !slices.Contains(translate.Types, t) {
+		return nil, notFound("there is no resource type %q; there is %s", t, strings.Join(typesInOrder(), ", "))
+	}
+	all := snap.Resources(t)
+	view := ResourcesView{Fleet: fleet, Type: string(t), Version: snap.Version(t), Resources: []ResourceView{}}
+	name := r.URL.Query().Get("name")
+	for _, resource := range sorted(all) {
+		if name != "" && resource.Name != name {
+			continue
+		}
+		rv := resourceView(resource)
+		if rv.Content, err = content(resource); err != nil {
+			return nil, err
+		}
+		view.Resources = append(view.Resources, rv)
+	}
+	if name != "" && len(view.Resources) == 0 {
+		return nil, notFound("%s has no %s resource %q; /snapshots/%s lists those it has", fleet, t, name, fleet)
+	}
+	return view, nil
+}
+
+// snapshotOf is what the fleet in the path is served.
+func (m moment) snapshotOf(r *http.Request) (fleet string, snap *snapshot.Snapshot, generation uint64, err error) {
+	fleet = r.PathValue("namespace") + "/" + r.PathValue("gateway")
+	snap, generation, ok := m.model.Snapshot(fleet)
+	if !ok {
+		return "", nil, 0, m.noFleet(fleet)
+	}
+	return fleet, snap, generation, nil
+}
+
+func (m moment) noFleet(fleet string) error {
+	fleets := m.model.Fleets()
+	if len(fleets) == 0 {
+		return notFound("there is no fleet %q, nor any other: a fleet is a Gateway of a GatewayClass with controllerName evenkeel.io/controlplane, and /status says what is wrong with one", fleet)
+	}
+	return notFound("there is no fleet %q; there is %s", fleet, strings.Join(fleets[:min(len(fleets), 20)], ", "))
+}
+
+func snapshotView(fleet string, generation uint64, snap *snapshot.Snapshot, resources bool) SnapshotView {
+	view := SnapshotView{Fleet: fleet, Generation: generation, Types: []SnapshotTypeView{}}
+	for _, t := range translate.Types {
+		all := snap.Resources(t)
+		if len(all) == 0 {
+			continue
+		}
+		tv := SnapshotTypeView{Type: string(t), Version: snap.Version(t), Count: len(all)}
+		if resources {
+			for _, r := range sorted(all) {
+				tv.Resources = append(tv.Resources, resourceView(r))
+			}
+		}
+		view.Types = append(view.Types, tv)
+	}
+	return view
+}
+
+func resourceView(r *snapshot.Resource) ResourceView {
+	view := ResourceView{Name: r.Name, Version: r.Version, Source: r.Source, Bytes: len(r.Bytes)}
+	for t, names := range r.Refs {
+		if view.Refs == nil {
+			view.Refs = map[string][]string{}
+		}
+		view.Refs[string(t)] = names
+	}
+	return view
+}
+
+// content is the resource as protojson, secrets redacted.
+func content(r *snapshot.Resource) (json.RawMessage, error) {
+	return r.JSON()
+}
+
+func sorted(all map[string]*snapshot.Resource) []*snapshot.Resource {
+	list := make([]*snapshot.Resource, 0, len(all))
+	for _, r := range all {
+		list = append(list, r)
+	}
+	slices.SortFunc(list, func(a, b *snapshot.Resource) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}

@@ -1,0 +1,65 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+
+	"evenkeel.io/controlplane/internal/catalog"
+	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/source"
+	"evenkeel.io/controlplane/internal/status"
+)
+
+func (m moment) status(*http.Request) (any, error) {
+	return StatusView{Objects: m.objects()}, nil
+}
+
+func (m moment) objects() []status.Object {
+	in := status.Input{
+		Store: m.model.Store(), Catalog: m.model.Catalog(), Proxies: m.Proxies.Proxies(), Stale: map[string]string{},
+	}
+	for name, svc := range m.catalog().Services {
+		if d, ok := m.model.Decisions(name); ok && d.Frozen != "" {
+			if fresh, n := m.freshReadings(svc), len(svc.Endpoints); 2*fresh < n {
+				in.Stale[name] = fmt.Sprintf("the weights are held: %d of %d endpoints have fresh readings", fresh, n)
+			}
+		}
+	}
+	return status.Conditions(in)
+}
+
+func (m moment) freshReadings(svc *catalog.Service) int {
+	n := 0
+	for _, e := range svc.Endpoints {
+		if r, ok := m.model.Reading(signals.Key{Service: svc.Name, Address: e.Address}); ok && m.fresh(r) {
+			n++
+		}
+	}
+	return n
+}
+
+// problems are the Bad conditions of all objects.
+func (m moment) problems() []Problem {
+	problems := []Problem{}
+	for _, o := range m.objects() {
+		for _, c := range o.Conditions {
+			if Bad(c) {
+				ref := source.Ref{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}
+				problems = append(problems, Problem{Object: ref.String(), File: o.File, Line: o.Line, Condition: c})
+			}
+		}
+	}
+	return problems
+}
+
+// Bad reports whether a condition should not be. What merely waits for proxies is not bad, and what is
+// not programmed because it is not accepted is said once.
+func Bad(c status.Condition) bool {
+	switch c.Type {
+	case status.TypeDegraded:
+		return c.Status == "True"
+	case status.TypeProgrammed:
+		return c.Reason == status.ReasonRejected
+	}
+	return c.Status == "False"
+}

@@ -1,0 +1,34 @@
+package admin
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+
+	"evenkeel.io/controlplane/internal/signals/scrape"
+)
+
+func (m moment) targets(*http.Request) (any, error) {
+	return TargetsView{Targets: m.targetViews()}, nil
+}
+
+// targetViews are sorted with those that are down first, then by owner and URL.
+func (m moment) targetViews() []TargetView {
+	views := []TargetView{}
+	for _, t := range m.Targets.Targets() {
+		views = append(views, TargetView{
+			URL: t.URL, Owner: t.Owner, Services: t.Services, State: t.Health, LastScrape: timestamp(t.LastScrape),
+			LastDuration: Duration(t.LastDuration), LastError: t.LastError, Missing: t.Missing, Samples: t.Samples,
+		})
+	}
+	down := func(t TargetView) int {
+		if t.State == scrape.Down {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(views, func(a, b TargetView) int {
+		return cmp.Or(down(a)-down(b), cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.URL, b.URL))
+	})
+	return views
+}
