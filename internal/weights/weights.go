@@ -5,7 +5,10 @@
 //	readings ─▶ strategy (Static | RTT | Capacity) ─▶ relative weight ─▶ clamp, blend, slew ─▶ integers ─▶ publish?
 //
 // A Machine is owned by one goroutine at a time. Equal inputs give equal outputs, bit for bit, in any
-// order of endpoints and readings.
+// order of endpoints and readings. Whatever the readings say, every weight is finite and in [1, 2^32),
+// and the weights of a Service sum to less than 2^32.
+//
+// Reading metrics is not its business (signals), nor is sending weights (translate, xds).
 package weights
 
 import (
@@ -81,7 +84,7 @@ type State string
 // The states of an endpoint.
 const (
 	Prior    State = "Prior"    // not measured yet
-	Serving  State = "Serving"  // measured, fresh
+	Serving  State = "Serving"  // measured, fresh (under RTT: its response time is)
 	Warming  State = "Warming"  // in slow start
 	Stale    State = "Stale"    // measured, but its readings stopped
 	NoSignal State = "NoSignal" // carries no metric that the strategy needs
@@ -100,6 +103,9 @@ type Decisions struct {
 	Cause   string
 	// Frozen is why the weights are held, "" if they are not.
 	Frozen string
+	// Rejected counts the readings that were refused since the Machine was made: not finite, negative,
+	// CPU above 1.5, or from the future.
+	Rejected uint64
 }
 
 // Decision is what one endpoint is worth now, and why.
@@ -114,7 +120,8 @@ type Decision struct {
 	// HealthScore is in [0, 1], QPSDecayFactor in [0.1, 1], both in steps of 0.05, of this moment.
 	HealthScore    float64
 	QPSDecayFactor float64
-	// PublishedHealthScore and PublishedQPSDecayFactor are what was last published.
+	// PublishedHealthScore and PublishedQPSDecayFactor are what was last published, both 0 while
+	// Config.Metadata is off.
 	PublishedHealthScore    float64
 	PublishedQPSDecayFactor float64
 	// Reasons lead from the base to Computed, in order; their factors multiply to it.
@@ -123,7 +130,8 @@ type Decision struct {
 
 // Reason is one stage of a Decision.
 type Reason struct {
-	// Term is the stage: "base", "capacity", "slow-start", "multiplier", "clamp", "blend", "slew" ...
+	// Term is the stage: "base", "capacity", "max-ratio", "slow-start", "multiplier", "mean", "clamp",
+	// "blend", "slew", "freeze"; with RTT "rtt" and "health".
 	Term string
 	// Value and Unit are the quantity that decided.
 	Value float64

@@ -1,0 +1,208 @@
+package weights
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"evenkeel.io/controlplane/internal/signals"
+)
+
+// capacityLaw makes the weight of an endpoint the work it can do: w = C * slow start * multiplier.
+//
+// C = requests/s completed without an error / CPU used, of one source and one window: what the endpoint
+// would complete at full use. Unlike a latency or a utilisation it hardly depends on the traffic that
+// the endpoint gets, so that weights made of it do not chase their own effect, whatever the delay.
+// Robinhood (Dropbox, 2024) closes its loop with a PID on utilisation instead, gRFC A58
+// (weighted_round_robin) uses the same quotient, unfiltered, within the client.
+type capacityLaw struct{}
+
+func (capacityLaw) needs() signals.Terms { return needsCapacity }
+
+func (capacityLaw) absent() string { return "no-cpu: half of the endpoints or more report no CPU" }
+
+func (capacityLaw) stages() []stage {
+	return []stage{startFromBase, applyCapacity, boundRatio, applySlowStart, applyMultiplier}
+}
+
+// The filter. Variances are of ln C.
+const (
+	// priorVariance: before it is measured an endpoint is its prior give or take 50 %.
+	priorVariance = 0.25
+	// maxVariance is where an endpoint that is not measured for long ends up.
+	maxVariance = 1
+	// drift is what the variance grows by per second: 0.9 % in a second, half in an hour.
+	drift = 8e-5
+	// modelNoise and cpuNoise are the standard deviations of ln C between equal windows, and of the
+	// reading of CPU.
+	modelNoise, cpuNoise = 0.03, 0.01
+	// minRequests and minCPU are what a window must hold to say anything.
+	minRequests, minCPU = 10, 0.01
+	// fullCPU bounds CPU in quotients: above it the accounting is not exact.
+	fullCPU = 0.98
+	// A deviation of stepNow standard deviations is no noise; nor is one of stepTwice that a later
+	// window, one that shares nothing with the first, repeats.
+	stepNow, stepTwice = 3, 1.7
+)
+
+// estimateCapacity is a scalar Kalman filter on x = ln C with detection of steps:
+//
+//	m = ln(done/s / cpu)      R = 4/done + (0.01/cpu^)^2 + 0.03^2       cpu^ = done/s / e^x
+//	P = min(1, P + 8e-5 T)    v = m - x    s = v / sqrt(P+R)
+//	if |s| > 3, or |s| > 1.7 twice in the same direction in windows that do not overlap: P += v^2
+//	K = P/(P+R)               x += K v     P *= 1-K
+//
+// The 4 in R is the squared coefficient of variation of service times, generously. R takes the CPU
+// that the estimate predicts, not the one that was read: with that one in it a reading of more CPU could
+// be believed so much more that the estimate rises. The prior of an endpoint is
+// x0 = ln base + median(x - ln base) over those measured, P = 0.25 (renewPrior). While none is, the
+// first measurements of the Service are taken as they are.
+//
+// Raising P on a large innovation is the usual cure of a filter that has become too sure of itself
+// (Bar-Shalom, Li, Kirubarajan: Estimation with Applications to Tracking and Navigation, ch. 11).
+func estimateCapacity(t *tick) {
+	first := !t.m.knowsPrior(t.now)
+	for i := range t.m.members {
+		e := &t.m.members[i]
+		if e.Measured {
+			e.P = min(maxVariance, e.P+drift*Tick.Seconds())
+		}
+		done, cpu, ok := informative(e.reading)
+		if !ok {
+			continue
+		}
+		x := math.Log(done / cpu)
+		predicted := min(fullCPU, max(minCPU, done/math.Exp(e.X)))
+		if first {
+			predicted = cpu
+		}
+		r := 4/e.reading.Done + math.Pow(cpuNoise/predicted, 2) + modelNoise*modelNoise
+		if first {
+			e.X, e.P, e.Measured = x, r, true
+			continue
+		}
+		e.update(x-e.X, r)
+		e.Measured = true
+	}
+}
+
+// informative is what a reading says about capacity, if anything: requests/s without an error, and
+// CPU, at most fullCPU.
+func informative(r *signals.Reading) (donePerSecond, cpu float64, ok bool) {
+	if r == nil || !r.Terms.Has(needsCapacity) ||
+		r.Done+r.Failed < minRequests || r.Done < 1 || r.CPU < minCPU {
+		return 0, 0, false
+	}
+	return r.Done / r.To.Sub(r.From).Seconds(), min(r.CPU, fullCPU), true
+}
+
+// update takes the innovation v with the variance r into the estimate.
+func (e *member) update(v, r float64) {
+	s := v / math.Sqrt(e.P+r)
+	sign := int8(cmp.Compare(v, 0))
+	switch {
+	case math.Abs(s) > stepNow,
+		math.Abs(s) > stepTwice && sign == e.Suspect && !e.reading.From.Before(e.SuspectTo):
+		e.P += v * v
+		e.Suspect = 0
+	case math.Abs(s) <= stepTwice:
+		e.Suspect = 0
+	case sign != e.Suspect:
+		e.Suspect, e.SuspectTo = sign, e.reading.To
+	}
+	k := e.P / (e.P + r)
+	e.X += k * v
+	e.P *= 1 - k
+}
+
+// capacity is the estimate in requests/s, 0 where nothing was measured.
+func (e *member) capacity() float64 {
+	if !e.Measured {
+		return 0
+	}
+	return math.Exp(e.X)
+}
+
+// startFromBase begins every weight with the base.
+func startFromBase(t *tick) {
+	for i := range t.m.members {
+		t.w[i] = 1
+		base := t.m.members[i].Base
+		t.scale(i, Reason{Term: "base", Value: base, Factor: base, Text: "what it is taken to be worth before it is measured"})
+		if why := t.m.members[i].refused; why != "" {
+			t.explain(i, Reason{Term: "refused", Factor: 1, Text: why})
+		}
+	}
+}
+
+// applyCapacity puts the estimate in place of the base, unless there is no CPU for half of the
+// endpoints or more: then estimates and bases would be weighed against each other, and bases are
+// used alone.
+func applyCapacity(t *tick) {
+	for i := range t.m.members {
+		e := &t.m.members[i]
+		if t.base != "" {
+			t.scale(i, Reason{Term: "capacity", Factor: 1, Text: t.base})
+			continue
+		}
+		c := math.Exp(e.X)
+		t.scale(i, Reason{Term: "capacity", Value: c, Unit: "req/s", Factor: c / t.w[i], Text: t.whereFrom(e)})
+	}
+}
+
+func (t *tick) whereFrom(e *member) string {
+	_, _, informed := informative(e.reading)
+	switch {
+	case e.Measured && informed:
+		return "requests completed per second over CPU used"
+	case e.Measured && e.Load.fresh(t.now):
+		return "measured; this tick brought no further information"
+	case e.Measured && t.fading(e):
+		return "stale, fading to the median of the measured endpoints"
+	case e.Measured:
+		return "held since its readings stopped"
+	case t.lacking(e):
+		return "no-cpu: it reports no CPU; the median of the measured endpoints"
+	case t.m.knowsPrior(t.now):
+		return "not measured yet: the median of the measured endpoints"
+	}
+	return "no endpoint is measured yet: its base"
+}
+
+// boundRatio lets an endpoint's own word raise its capacity to maxRatio times the median of its class
+// (the endpoints of its base), and no further: C = min(C, maxRatio * median C). A server that fails
+// fast, or reports next to no CPU, would get the traffic of all.
+func boundRatio(t *tick) {
+	if t.base != "" {
+		return
+	}
+	byClass := t.m.scratch.index[:0]
+	for i := range t.m.members {
+		byClass = append(byClass, i)
+	}
+	slices.SortFunc(byClass, func(a, b int) int {
+		return cmp.Or(cmp.Compare(t.m.members[a].Base, t.m.members[b].Base), cmp.Compare(t.w[a], t.w[b]), cmp.Compare(a, b))
+	})
+	for len(byClass) > 0 {
+		base, n := t.m.members[byClass[0]].Base, 1
+		for n < len(byClass) && t.m.members[byClass[n]].Base == base {
+			n++
+		}
+		bound := t.cfg.MaxRatio * t.w[byClass[(n-1)/2]]
+		for _, i := range byClass[:n] {
+			if t.w[i] > bound {
+				t.scale(i, Reason{Term: "max-ratio", Value: t.cfg.MaxRatio, Factor: bound / t.w[i], Text: "times the median of the endpoints of its base, at most"})
+			}
+		}
+		byClass = byClass[n:]
+	}
+}
+
+// applyMultiplier is the user's own word on the endpoint, the annotation evenkeel.io/weight.
+func applyMultiplier(t *tick) {
+	for i := range t.m.members {
+		if f := t.m.members[i].Multiplier; f != 1 {
+			t.scale(i, Reason{Term: "multiplier", Value: f, Factor: f, Text: "the endpoint's annotation evenkeel.io/weight"})
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package weights
+
+import (
+	"slices"
+	"time"
+
+	"evenkeel.io/controlplane/internal/signals"
+)
+
+// Tick is how often a Machine is to be stepped. Noise, slew and decay are per tick: a Machine that is
+// stepped less often moves less.
+const Tick = 2 * time.Second
+
+// Machine is the estimate of one Service. NewMachine makes one.
+type Machine struct {
+	service string
+	members []member // sorted by address, addresses unique
+	gone    []gone   // endpoints that left within the hour, the longest gone first
+
+	// synced: the endpoints of the first Step or Members are known. Those that come later are new.
+	synced bool
+	// frozen is why someone froze the weights, "" if nobody did.
+	frozen string
+	// prior is what the measured endpoints have in common: the median of x - ln base, and when it was
+	// last known.
+	prior   float64
+	priorAt time.Time
+
+	// What was last published: under which mode, at which scale (a weight of anchor is 1000), with
+	// metadata or without, and when.
+	mode      Mode
+	anchor    float64
+	metadata  bool
+	published time.Time
+
+	rejected uint64
+
+	// scratch is reused by every tick; it carries nothing from one to the next.
+	scratch scratch
+}
+
+// member is an endpoint of the Service now.
+type member struct {
+	EndpointState
+	// The rest is of this tick only.
+	reading  *signals.Reading // accepted and new in this tick, or nil
+	refused  string           // why the newest reading was refused
+	joined   bool             // has no weight yet
+	declared bool             // its base or multiplier was changed by the user
+}
+
+// NewMachine is a Machine that knows nothing of the Service yet.
+func NewMachine(service string) *Machine { return &Machine{service: service} }
+
+// Step is the tick: it takes in the readings (the latest of each endpoint; those seen before are
+// known by their To), moves the estimates on, and decides. Members need not be called first.
+func (m *Machine) Step(now time.Time, svc Service, readings []signals.Reading) Decisions {
+	t := m.begin(now, svc)
+	m.accept(now, readings)
+	t.run(learning)
+	return m.decide(t)
+}
+
+// Members takes in that the endpoints or the configuration changed, between ticks: those that left
+// are gone, a joining endpoint gets its prior (in slow start) at once, and so does the new weight of
+// an endpoint whose base or multiplier was edited. All others keep their last published integers; the
+// next Step recomputes. A change of mode is obeyed at once, for all.
+func (m *Machine) Members(now time.Time, svc Service) Decisions {
+	t := m.begin(now, svc)
+	t.hold = true
+	return m.decide(t)
+}
+
+// Freeze holds the weights, for the reason given, until Unfreeze. Estimates go on; endpoints join and
+// leave; a change of mode is obeyed.
+func (m *Machine) Freeze(reason string) {
+	if reason == "" {
+		reason = "frozen"
+	}
+	m.frozen = reason
+}
+
+// Unfreeze ends a Freeze. The weights move on from where they were held.
+func (m *Machine) Unfreeze() { m.frozen = "" }
+
+// Frozen is the reason that Freeze was given, "" if the Machine is not frozen by anyone.
+func (m *Machine) Frozen() string { return m.frozen }
+
+func (m *Machine) begin(now time.Time, svc Service) *tick {
+	t := &tick{m: m, now: now, cfg: svc.Config.usable(), workers: svc.PickingWorkers}
+	t.law = strategies[t.cfg.Strategy]
+	m.join(t, svc.Endpoints)
+	m.scratch.size(len(m.members))
+	t.w, t.ss, t.held, t.sent = m.scratch.w, m.scratch.ss, m.scratch.held, m.scratch.sent
+	for i := range t.ss {
+		t.ss[i] = 1
+	}
+	return t
+}
+
+func (m *Machine) decide(t *tick) Decisions {
+	m.synced = true
+	t.judge()
+	t.log = make([]Reason, len(m.members)*maxReasons)
+	t.reasons = make([]int, len(m.members))
+	t.run(t.law.stages())
+	t.run(damping)
+	t.publish()
+	return t.decisions()
+}
+
+// scratch is the working space of a tick.
+type scratch struct {
+	w, ss, sorted []float64
+	held, sent    []bool
+	index         []int
+	endpoints     []Endpoint
+}
+
+func (s *scratch) size(n int) {
+	s.w = slices.Grow(s.w[:0], n)[:n]
+	s.ss = slices.Grow(s.ss[:0], n)[:n]
+	s.held = slices.Grow(s.held[:0], n)[:n]
+	s.sent = slices.Grow(s.sent[:0], n)[:n]
+	s.sorted = slices.Grow(s.sorted[:0], n)[:0]
+	s.index = slices.Grow(s.index[:0], n)[:0]
+}

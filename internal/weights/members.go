@@ -1,0 +1,202 @@
+package weights
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"evenkeel.io/controlplane/internal/health"
+)
+
+const (
+	// remembered is how long the estimate of an endpoint that left, and the common prior of a Service
+	// without endpoints, are kept.
+	remembered = time.Hour
+	// maxGone bounds the endpoints that are remembered; of more, those that left first are forgotten.
+	maxGone = 1024
+	// extreme bounds bases and multipliers to [1/extreme, extreme].
+	extreme = 1e9
+)
+
+// EndpointState is what a Machine remembers of one endpoint, as it is saved.
+type EndpointState struct {
+	Address  string `json:"address"`
+	Instance string `json:"instance,omitempty"`
+	// Base, Multiplier and ReadySince are the user's words as of the last tick.
+	Base       float64   `json:"base"`
+	Multiplier float64   `json:"multiplier"`
+	ReadySince time.Time `json:"readySince,omitzero"`
+	// FirstSeen is when it joined; AtStart: it was there when the Service was first seen, so that it is
+	// not new for being unknown. Restarted is when a reading told of a new process behind it.
+	FirstSeen time.Time `json:"firstSeen"`
+	AtStart   bool      `json:"atStart,omitempty"`
+	Restarted time.Time `json:"restarted,omitzero"`
+
+	// Read, Load and Latency date the last reading, the last one with requests and CPU, and the last
+	// one with response times. Refused is the end of the last reading that was refused.
+	Read    Stamp     `json:"read,omitzero"`
+	Load    Stamp     `json:"load,omitzero"`
+	Latency Stamp     `json:"latency,omitzero"`
+	Refused time.Time `json:"refused,omitzero"`
+	// ReadingInstance is the process as the source of the readings names it.
+	ReadingInstance   string        `json:"readingInstance,omitempty"`
+	RequestsPerSecond float64       `json:"requestsPerSecond,omitempty"`
+	P50               time.Duration `json:"p50,omitempty"`
+	P90               time.Duration `json:"p90,omitempty"`
+
+	// X is the estimate of ln C, C in requests/s at full use, and P its variance. Measured: readings
+	// are in it; else it is the prior.
+	X        float64 `json:"x"`
+	P        float64 `json:"p"`
+	Measured bool    `json:"measured,omitempty"`
+	// Suspect is the sign of a deviation that looked like a step, and SuspectTo the end of its window.
+	Suspect   int8      `json:"suspect,omitempty"`
+	SuspectTo time.Time `json:"suspectTo,omitzero"`
+	// Reference is the capacity that the endpoint has shown.
+	Reference health.Reference `json:"reference"`
+
+	// Damped is the weight after slew, in the unit of MachineState.Anchor, and SlowStart the factor of
+	// slow start that is in it. Damped is 0 before the first.
+	Damped    float64 `json:"damped"`
+	SlowStart float64 `json:"slowStart"`
+	// Weight, HealthScore and QPSDecayFactor are what was last published.
+	Weight         uint32  `json:"weight"`
+	HealthScore    float64 `json:"healthScore,omitempty"`
+	QPSDecayFactor float64 `json:"qpsDecayFactor,omitempty"`
+}
+
+// gone is an endpoint that left, kept in case it comes back.
+type gone struct {
+	EndpointState
+	at time.Time
+}
+
+// join makes m.members the endpoints given, and notes in t who left, joined or was changed.
+func (m *Machine) join(t *tick, endpoints []Endpoint) {
+	sorted := append(m.scratch.endpoints[:0], endpoints...)
+	m.scratch.endpoints = sorted
+	if !slices.IsSortedFunc(sorted, compareEndpoints) {
+		slices.SortFunc(sorted, compareEndpoints)
+	}
+	sorted = slices.CompactFunc(sorted, func(a, b Endpoint) bool { return a.Key.Address == b.Key.Address })
+
+	if !m.sameMembers(sorted) {
+		m.exchange(t, sorted)
+	}
+	for i := range m.members {
+		e := &m.members[i]
+		e.reading, e.refused, e.joined, e.declared = nil, "", e.Damped == 0, false
+		base, multiplier := positive(sorted[i].Base), positive(sorted[i].Multiplier)
+		if !e.joined && (base != e.Base || multiplier != e.Multiplier) {
+			e.declared = true
+			t.declared = append(t.declared, e.Address)
+		}
+		e.Base, e.Multiplier, e.ReadySince = base, multiplier, sorted[i].ReadySince
+		if e.joined {
+			t.joined = append(t.joined, e.Address)
+		}
+		if !e.Measured {
+			e.X = math.Log(base) + m.priorOffset(t.now)
+		}
+	}
+}
+
+func (m *Machine) sameMembers(sorted []Endpoint) bool {
+	return slices.EqualFunc(m.members, sorted, func(e member, s Endpoint) bool {
+		return e.Address == s.Key.Address && e.Instance == s.Instance
+	})
+}
+
+// exchange merges two sorted lists: the members that were and the endpoints that are.
+func (m *Machine) exchange(t *tick, sorted []Endpoint) {
+	m.gone = slices.DeleteFunc(m.gone, func(g gone) bool { return t.now.Sub(g.at) > remembered })
+	back := make(map[string]int, len(m.gone)) // looked up, never ranged over
+	for i, g := range m.gone {
+		back[g.Address] = i
+	}
+	known := len(m.gone)
+
+	members := make([]member, 0, len(sorted))
+	old := m.members
+	for _, s := range sorted {
+		for len(old) > 0 && old[0].Address < s.Key.Address {
+			m.leave(t, old[0])
+			old = old[1:]
+		}
+		if len(old) > 0 && old[0].Address == s.Key.Address {
+			was := old[0]
+			old = old[1:]
+			if was.Instance == s.Instance {
+				members = append(members, was)
+				continue
+			}
+			m.leave(t, was)
+		}
+		e := m.newcomer(t.now, s)
+		if i, ok := back[s.Key.Address]; ok && m.gone[i].Instance == s.Instance {
+			e.remember(m.gone[i], t.now)
+			m.gone[i].Address = "" // taken
+		}
+		members = append(members, e)
+	}
+	for _, was := range old {
+		m.leave(t, was)
+	}
+	m.members = members
+	taken := slices.DeleteFunc(m.gone[:known:known], func(g gone) bool { return g.Address == "" })
+	m.gone = append(taken, m.gone[known:]...)
+	if extra := len(m.gone) - maxGone; extra > 0 {
+		m.gone = slices.Delete(m.gone, 0, extra)
+	}
+}
+
+func (m *Machine) leave(t *tick, e member) {
+	t.left = append(t.left, e.Address)
+	if e.Measured {
+		m.gone = append(m.gone, gone{e.EndpointState, t.now})
+	}
+}
+
+func (m *Machine) newcomer(now time.Time, s Endpoint) member {
+	return member{EndpointState: EndpointState{
+		Address: s.Key.Address, Instance: s.Instance,
+		FirstSeen: now, AtStart: !m.synced,
+		P: priorVariance,
+	}}
+}
+
+// remember takes up the estimate of the same instance from before it left. Its caches may have cooled
+// meanwhile, so its slow start is that of a newcomer.
+func (e *member) remember(was gone, now time.Time) {
+	e.X, e.Measured = was.X, was.Measured
+	e.P = min(maxVariance, was.P+drift*max(0, now.Sub(was.at).Seconds()))
+	e.Read, e.Load, e.Latency = was.Read, was.Load, was.Latency
+	e.ReadingInstance, e.Reference = was.ReadingInstance, was.Reference
+	e.P50, e.P90 = was.P50, was.P90
+}
+
+// restart forgets what was measured of the process before.
+func (e *member) restart(now time.Time) {
+	e.Restarted = now
+	e.Load, e.Latency = Stamp{}, Stamp{}
+	e.P, e.Measured = priorVariance, false
+	e.Suspect, e.SuspectTo = 0, time.Time{}
+	e.Reference = health.Reference{}
+}
+
+func compareEndpoints(a, b Endpoint) int {
+	if c := strings.Compare(a.Key.Address, b.Key.Address); c != 0 {
+		return c
+	}
+	// An address given twice: which of them counts must not depend on their order.
+	return strings.Compare(a.Instance, b.Instance)
+}
+
+// positive is v made usable as a factor: 1 for what is none.
+func positive(v float64) float64 {
+	if !(v > 0) {
+		return 1
+	}
+	return min(extreme, max(1/extreme, v))
+}

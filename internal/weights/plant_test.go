@@ -1,0 +1,174 @@
+package weights
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"evenkeel.io/controlplane/internal/signals"
+)
+
+const shop = "shop/cart:8080"
+
+var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// plant is a Service that is simulated without noise (or with some): requests go out by the published
+// weights and cost CPU, and the last windowTicks ticks are read as one reading.
+type plant struct {
+	t       testing.TB
+	m       *Machine
+	now     time.Time
+	svc     Service
+	servers []*server // sorted by address, one per endpoint of svc
+	load    float64   // requests/s of the Service
+	last    Decisions
+	pushes  []Decisions
+	noise   *rand.Rand // nil: none
+}
+
+const windowTicks = 3
+
+type server struct {
+	capacity   float64 // requests/s at CPU 1
+	elasticity float64 // of CPU to the rate; 1: CPU = rate/capacity
+	metrics    string  // "on", "off", "no-cpu", "no-latency"
+	instance   string
+	done, busy []float64 // per tick, the last windowTicks
+}
+
+func newPlant(t testing.TB, load float64) *plant {
+	return &plant{
+		t: t, m: NewMachine(shop), now: epoch, load: load,
+		svc: Service{Name: shop, Config: DefaultConfig(), PickingWorkers: 1},
+	}
+}
+
+func key(address string) signals.Key { return signals.Key{Service: shop, Address: address} }
+
+// add lets an endpoint join, or changes it, without telling the Machine.
+func (p *plant) add(address string, capacity float64) (*Endpoint, *server) {
+	at, found := slices.BinarySearchFunc(p.svc.Endpoints, address, func(e Endpoint, a string) int {
+		return strings.Compare(e.Key.Address, a)
+	})
+	if !found {
+		p.svc.Endpoints = slices.Insert(p.svc.Endpoints, at, Endpoint{Key: key(address), Base: 1, Multiplier: 1})
+		p.servers = slices.Insert(p.servers, at, &server{elasticity: 1, metrics: "on"})
+	}
+	p.servers[at].capacity = capacity
+	return &p.svc.Endpoints[at], p.servers[at]
+}
+
+func (p *plant) remove(address string) {
+	at := p.index(address)
+	p.svc.Endpoints = slices.Delete(slices.Clone(p.svc.Endpoints), at, at+1)
+	p.servers = slices.Delete(p.servers, at, at+1)
+}
+
+func (p *plant) index(address string) int {
+	at := slices.IndexFunc(p.svc.Endpoints, func(e Endpoint) bool { return e.Key.Address == address })
+	if at < 0 {
+		p.t.Fatalf("no endpoint %s", address)
+	}
+	return at
+}
+
+func (p *plant) server(address string) *server { return p.servers[p.index(address)] }
+
+func (p *plant) weight(address string) float64 {
+	for _, d := range p.last.Endpoints {
+		if d.Key.Address == address {
+			return float64(d.Weight)
+		}
+	}
+	p.t.Fatalf("no decision for %s", address)
+	return 0
+}
+
+func (p *plant) members() Decisions {
+	p.take(p.m.Members(p.now, p.svc))
+	return p.last
+}
+
+func (p *plant) take(d Decisions) {
+	p.last = d
+	if d.Publish {
+		p.pushes = append(p.pushes, d)
+	}
+}
+
+// tick serves for 2 s with the weights as published, and steps the Machine with what was read.
+func (p *plant) tick() Decisions {
+	p.serve()
+	p.now = p.now.Add(Tick)
+	p.take(p.m.Step(p.now, p.svc, p.readings()))
+	return p.last
+}
+
+func (p *plant) run(d time.Duration) {
+	for range int(d / Tick) {
+		p.tick()
+	}
+}
+
+func (p *plant) serve() {
+	sum := 0.0
+	for _, d := range p.last.Endpoints {
+		sum += float64(d.Weight)
+	}
+	for i, s := range p.servers {
+		rate := p.load / float64(len(p.servers))
+		if sum > 0 {
+			rate = p.load * p.weight(p.svc.Endpoints[i].Key.Address) / sum
+		}
+		if p.noise != nil {
+			rate *= math.Exp(0.1 * p.noise.NormFloat64())
+		}
+		cpu := math.Pow(rate/s.capacity, s.elasticity)
+		if cpu > 1 {
+			cpu, rate = 1, s.capacity
+		}
+		if p.noise != nil {
+			cpu = math.Min(1, cpu*math.Exp(0.03*p.noise.NormFloat64()))
+		}
+		s.done = append(s.done, rate*Tick.Seconds())
+		s.busy = append(s.busy, cpu)
+		s.done = s.done[max(0, len(s.done)-windowTicks):]
+		s.busy = s.busy[max(0, len(s.busy)-windowTicks):]
+	}
+}
+
+func (p *plant) readings() []signals.Reading {
+	var out []signals.Reading
+	for i, s := range p.servers {
+		if s.metrics == "off" {
+			continue
+		}
+		r := signals.Reading{
+			Endpoint: p.svc.Endpoints[i].Key, To: p.now, From: p.now.Add(-time.Duration(len(s.done)) * Tick),
+			SourceInterval: 2 * time.Second, Instance: s.instance,
+			Terms: signals.TermRequests | signals.TermErrors | signals.TermCPU | signals.TermLatency,
+		}
+		for _, d := range s.done {
+			r.Done += d
+		}
+		for _, b := range s.busy {
+			r.CPU += b / float64(len(s.busy))
+		}
+		serviceTime := 1 / s.capacity / (1.02 - min(1, r.CPU))
+		r.P50 = time.Duration(serviceTime * float64(time.Second))
+		r.P90 = 3 * r.P50
+		switch s.metrics {
+		case "no-cpu":
+			r.Terms &^= signals.TermCPU
+			r.CPU = 0
+		case "no-latency":
+			r.Terms &^= signals.TermLatency
+			r.P50, r.P90 = 0, 0
+		}
+		out = append(out, r)
+	}
+	return out
+}

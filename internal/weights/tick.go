@@ -1,0 +1,174 @@
+package weights
+
+import (
+	"slices"
+	"time"
+
+	"evenkeel.io/controlplane/internal/health"
+	"evenkeel.io/controlplane/internal/signals"
+)
+
+// strategy is a law of weights.
+type strategy interface {
+	// needs are the terms without which an endpoint's readings say nothing to this law.
+	needs() signals.Terms
+	// absent says, as a reason, that too many endpoints do not carry them.
+	absent() string
+	// stages make the weight of every endpoint from its base, in order, each with its Reason.
+	stages() []stage
+}
+
+// Names of the strategies.
+const (
+	Capacity = "Capacity"
+	RTT      = "RTT"
+	Static   = "Static"
+)
+
+var strategies = map[string]strategy{
+	Capacity: capacityLaw{},
+	RTT:      rttLaw{},
+	Static:   staticLaw{},
+}
+
+// stage is one idea: it reads the members' estimates and changes them or t.w.
+type stage func(t *tick)
+
+// learning runs in every Step, whatever the strategy: health_score and qps_decay_factor need the
+// capacity under all of them.
+var learning = []stage{estimateCapacity, forgetStale, renewPrior, sampleReference}
+
+// damping follows every strategy.
+var damping = []stage{relative, clamp, blend, slew}
+
+// maxReasons is how many Reasons one Decision can have.
+const maxReasons = 12
+
+// tick is one Step or Members call under way.
+type tick struct {
+	m       *Machine
+	now     time.Time
+	cfg     Config
+	workers int
+	law     strategy
+	hold    bool // Members: those that have a weight keep it
+
+	// left, joined and declared are the addresses that changed since the last call, sorted.
+	left, joined, declared []string
+
+	// frozen is why the weights are held, base why nothing but the base is used; "" if not so.
+	frozen, base string
+
+	w    []float64 // weight by member, in the unit of the stage; relative to the mean after `relative`
+	ss   []float64 // slow start factor by member
+	held []bool    // by member: it keeps its published integer
+	sent []bool    // by member: its weight and metadata are published in this tick
+	// total is the sum of the published integers.
+	total float64
+
+	log     []Reason // maxReasons for each member
+	reasons []int    // how many of them are used
+
+	push  bool
+	cause string
+}
+
+func (t *tick) run(stages []stage) {
+	for _, apply := range stages {
+		apply(t)
+	}
+}
+
+// explain appends a Reason to member i's.
+func (t *tick) explain(i int, r Reason) {
+	if t.reasons[i] < maxReasons {
+		t.log[i*maxReasons+t.reasons[i]] = r
+		t.reasons[i]++
+	}
+}
+
+// scale multiplies member i's weight by the Reason's factor and appends the Reason.
+func (t *tick) scale(i int, r Reason) {
+	t.w[i] *= r.Factor
+	t.explain(i, r)
+}
+
+// fresh reports whether member e has up to date what it ever had of the law's needs.
+func (t *tick) fresh(e *member) bool {
+	switch last := e.lastOf(t.law.needs()); {
+	case last.To.IsZero():
+		return e.Read.fresh(t.now)
+	default:
+		return last.fresh(t.now)
+	}
+}
+
+// lacking reports whether e has been watched for long enough to say that it does not carry what the
+// law needs.
+func (t *tick) lacking(e *member) bool {
+	return t.law.needs() != 0 && e.lastOf(t.law.needs()).To.IsZero() &&
+		(!e.Read.To.IsZero() || t.now.Sub(e.FirstSeen) > staleHold)
+}
+
+func (t *tick) state(i int) State {
+	e := &t.m.members[i]
+	last := e.lastOf(t.law.needs())
+	switch {
+	case t.ss[i] < 1:
+		return Warming
+	case t.frozen != "":
+		return Frozen
+	case t.lacking(e):
+		return NoSignal
+	case last.To.IsZero() || t.law.needs().Has(needsCapacity) && !e.Measured:
+		return Prior
+	case !last.fresh(t.now):
+		return Stale
+	}
+	return Serving
+}
+
+// decisions are what the tick came to.
+func (t *tick) decisions() Decisions {
+	m := t.m
+	out := Decisions{
+		Service: m.service, At: t.now,
+		Endpoints: make([]Decision, len(m.members)),
+		Publish:   t.push, Cause: t.cause,
+		Frozen: t.frozen, Rejected: m.rejected,
+	}
+	mean := m.meanDamped()
+	for i := range m.members {
+		e := &m.members[i]
+		first := i * maxReasons
+		out.Endpoints[i] = Decision{
+			Key:      signals.Key{Service: m.service, Address: e.Address},
+			State:    t.state(i),
+			Weight:   e.Weight,
+			Computed: e.Damped / mean,
+
+			HealthScore:             e.score(),
+			QPSDecayFactor:          t.decay(e),
+			PublishedHealthScore:    e.HealthScore,
+			PublishedQPSDecayFactor: e.QPSDecayFactor,
+
+			Reasons: slices.Clip(t.log[first : first+t.reasons[i]]),
+		}
+	}
+	return out
+}
+
+// score is e's health_score. No error signal is part of it: every request that finishes counts as
+// served.
+func (e *member) score() float64 {
+	return health.Score(1, e.capacity(), e.Reference.P95())
+}
+
+// decay is e's qps_decay_factor at its published share of the traffic.
+func (t *tick) decay(e *member) float64 {
+	share := 0.0
+	if t.total > 0 {
+		share = float64(e.Weight) / t.total
+	}
+	return health.Decay(1, e.capacity(), e.Reference.P95(), t.cfg.ConfiguredRequestsPerSecond, share)
+}
