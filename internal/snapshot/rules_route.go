@@ -15,8 +15,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// maxRegexLength bounds an expression. Envoy matches it against every request that gets so far.
-const maxRegexLength = 1024
+// maxRegexLength bounds an expression that a user wrote. Envoy compiles each on every worker and tries
+// it on every request that gets so far. A rewrite's expression is ours, made of a literal path.
+const maxRegexLength, maxRewriteLength = 256, 4096
 
 // headerName is a field name of HTTP (RFC 9110, token).
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
@@ -80,7 +81,12 @@ func checkRoute(r *routev3.Route) error {
 		if message, ok := last.Value.Interface().(protoreflect.Message); ok {
 			switch m := message.Interface().(type) {
 			case *matcherv3.RegexMatcher:
-				return checkRegex(m.GetRegex())
+				limit := maxRegexLength
+				if parent, ok := p.Index(-2).Value.Interface().(protoreflect.Message); ok &&
+					parent.Descriptor() == (*matcherv3.RegexMatchAndSubstitute)(nil).ProtoReflect().Descriptor() {
+					limit = maxRewriteLength
+				}
+				return checkRegex(m.GetRegex(), limit)
 			case *corev3.HeaderValueOption:
 				return checkHeader(m.GetHeader().GetKey())
 			}
@@ -95,9 +101,9 @@ func checkRoute(r *routev3.Route) error {
 	})
 }
 
-func checkRegex(expression string) error {
-	if n := len(expression); n > maxRegexLength {
-		return fmt.Errorf("regular expression has %d characters, at most %d are allowed", n, maxRegexLength)
+func checkRegex(expression string, limit int) error {
+	if n := len(expression); n > limit {
+		return fmt.Errorf("regular expression has %d bytes, expected at most %d", n, limit)
 	}
 	if _, err := regexp.Compile(expression); err != nil {
 		return fmt.Errorf("regular expression %.64q: %w", expression, err)
@@ -111,7 +117,7 @@ func checkHeader(name string) error {
 		return fmt.Errorf("header %.64q: is no header name", name)
 	}
 	if strings.EqualFold(name, "host") {
-		return errors.New("header \"Host\": cannot be added or removed, only set on the request")
+		return errors.New("header \"Host\": Envoy changes it by a rewrite of the host only")
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
 // Package snapshot owns what is served: it validates and encodes resources once, versions them by a
 // hash of the bytes that are sent, gathers them into immutable Snapshots (one per fleet, in the form
-// that go-control-plane's cache serves), keeps the last generations and tells two of them apart.
+// that go-control-plane's cache serves), tells two of them apart and leads from one to the next.
 //
 // Nothing reaches a client that did not pass Encode: a real Envoy answers one bad endpoint with an
 // outage of other clusters.
@@ -131,6 +131,26 @@ func (s *Snapshot) Version(t translate.Type) string {
 		return found.version
 	}
 	return ""
+}
+
+// Equal says whether a and s serve the same.
+func (s *Snapshot) Equal(a *Snapshot) bool {
+	return s.EqualButEndpoints(a) && s.sameVersion(a, translate.EDS)
+}
+
+// EqualButEndpoints says whether a and s serve the same but for load assignments.
+func (s *Snapshot) EqualButEndpoints(a *Snapshot) bool {
+	for _, t := range translate.Types {
+		if t != translate.EDS && !s.sameVersion(a, t) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameVersion takes a nil Snapshot for an empty one.
+func (s *Snapshot) sameVersion(a *Snapshot, t translate.Type) bool {
+	return s.Version(t) == a.Version(t) || len(s.Resources(t)) == 0 && len(a.Resources(t)) == 0
 }
 
 // Dangling are the references to resources that s does not have, as sentences, sorted. A Snapshot

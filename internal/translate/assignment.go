@@ -23,9 +23,9 @@ const averageWeight = 1000
 // localities, which tells Envoy that there are none.
 //
 // Weights are those of d. With a nil d they are the base weights; an endpoint that d does not know
-// gets its base weight on d's scale. metadata says whether endpoints of d carry their published
-// health_score and qps_decay_factor.
-func Assignment(s *catalog.Service, d *weights.Decisions, metadata bool) Resource {
+// gets its base weight on d's scale. Endpoints carry the health_score and qps_decay_factor that d
+// publishes, if it does.
+func Assignment(s *catalog.Service, d *weights.Decisions) Resource {
 	decisions := map[string]*weights.Decision{}
 	if d != nil {
 		for i := range d.Endpoints {
@@ -37,7 +37,7 @@ func Assignment(s *catalog.Service, d *weights.Decisions, metadata bool) Resourc
 	byZone := map[string][]*endpointv3.LbEndpoint{}
 	for i, e := range s.Endpoints {
 		host := lbEndpoint(e.Address, weight[i])
-		if decision := decisions[e.Address]; decision != nil && metadata {
+		if decision := decisions[e.Address]; decision != nil && decision.PublishedQPSDecayFactor > 0 {
 			host.Metadata = endpointMetadata(decision)
 		}
 		byZone[e.Zone] = append(byZone[e.Zone], host)

@@ -55,7 +55,7 @@ func shop() (*catalog.Fleet, map[string]*catalog.Service) {
 					{
 						Object: web, Name: "shop/web/split/0", Match: catalog.Match{Path: catalog.PathMatch{Type: catalog.Prefix, Value: "/split/"}},
 						Backends: []catalog.Backend{
-							{Service: "shop/cart:8080", Weight: 90, RequestHeaders: catalog.HeaderChange{Set: []catalog.Header{{Name: "Host", Value: "cart.internal"}, {Name: "x-part", Value: "100%"}}}},
+							{Service: "shop/cart:8080", Weight: 90, RequestHeaders: catalog.HeaderChange{Set: []catalog.Header{{Name: "x-part", Value: "100%"}}}},
 							{Service: "shop/api:9090", Weight: 0},
 							{Weight: 10},
 						},
@@ -68,7 +68,7 @@ func shop() (*catalog.Fleet, map[string]*catalog.Service) {
 					},
 					{
 						Object: web, Name: "shop/web/moved/0", Match: catalog.Match{Path: catalog.PathMatch{Type: catalog.Prefix, Value: "/moved"}},
-						Redirect: &catalog.Redirect{Hostname: "new.example.com", Path: &catalog.PathChange{Prefix: ptr("/now")}, Code: 302},
+						Redirect: &catalog.Redirect{Hostname: "new.example.com", Port: 8080, Path: &catalog.PathChange{Prefix: ptr("/now")}, Code: 302},
 					},
 					{Object: web, Name: "shop/web/nobody/0", Match: catalog.Match{Path: catalog.PathMatch{Type: catalog.Prefix, Value: "/nobody"}}, Backends: []catalog.Backend{{Weight: 1}}},
 				}},

@@ -19,11 +19,12 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func TestGolden(t *testing.T) {
 	f, services := shop()
 	byType := map[translate.Type][]translate.Resource{}
-	for _, r := range translate.Fleet(f, services, translate.Options{}) {
+	for _, r := range translate.Fleet(f, translate.Options{}) {
 		byType[r.Type] = append(byType[r.Type], r)
 	}
 	for _, name := range f.Services {
-		byType[translate.EDS] = append(byType[translate.EDS], translate.Assignment(services[name], nil, false))
+		byType[translate.CDS] = append(byType[translate.CDS], translate.Cluster(services[name]))
+		byType[translate.EDS] = append(byType[translate.EDS], translate.Assignment(services[name], nil))
 	}
 	for _, typ := range translate.Types {
 		t.Run(string(typ), func(t *testing.T) {

@@ -30,17 +30,3 @@ func headerOption(h catalog.Header, action corev3.HeaderValueOption_HeaderAppend
 		KeepEmptyValue: h.Value == "",
 	}
 }
-
-// splitHost takes the Host header out of a change of request headers. Envoy refuses the header there
-// and has a field of its own for it, which is what setting it means.
-func splitHost(c catalog.HeaderChange) (host string, rest catalog.HeaderChange) {
-	rest = catalog.HeaderChange{Add: c.Add, Remove: c.Remove}
-	for _, h := range c.Set {
-		if strings.EqualFold(h.Name, "Host") {
-			host = h.Value
-		} else {
-			rest.Set = append(rest.Set, h)
-		}
-	}
-	return host, rest
-}

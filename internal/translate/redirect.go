@@ -42,24 +42,15 @@ func redirect(l *catalog.Listener, r *catalog.Route) *routev3.RedirectAction {
 	return out
 }
 
-// redirectPort follows Gateway API (HTTPRequestRedirectFilter.port): the port asked for; else the
-// scheme's own, if a scheme was asked for; else the listener's. A scheme's own port is left out of the
-// location, 0, wherever Envoy then leaves it out too: when the host is replaced, and when the port of
-// the request, if it says one, is 80, which Envoy drops on a change of scheme.
+// redirectPort leaves a scheme's own port out of the location, 0, as Gateway API asks, wherever Envoy
+// then leaves it out too: when the host is replaced, and when the port of the request, if it says one,
+// is 80, which Envoy drops on a change of scheme.
 func redirectPort(l *catalog.Listener, r *catalog.Redirect) uint32 {
 	wellKnown := map[string]uint32{"http": 80, "https": 443}
-	own := wellKnown[cmp.Or(r.Scheme, "http")]
-	port := r.Port
-	if port == 0 && r.Scheme != "" {
-		port = own
-	}
-	if port == 0 {
-		port = l.Port
-	}
-	if port == own && (r.Hostname != "" || l.Port == 80) {
+	if r.Port == wellKnown[cmp.Or(r.Scheme, "http")] && (r.Hostname != "" || l.Port == 80) {
 		return 0
 	}
-	return port
+	return r.Port
 }
 
 // rewrite changes host and path of a request on its way to a backend.

@@ -33,12 +33,11 @@ func routeConfiguration(f *catalog.Fleet, l *catalog.Listener) Resource {
 }
 
 func route(l *catalog.Listener, r *catalog.Route) *routev3.Route {
-	host, requestHeaders := splitHost(r.RequestHeaders)
 	out := &routev3.Route{
 		Name:                    r.Name,
 		Match:                   routeMatch(r.Match),
-		RequestHeadersToAdd:     headersToAdd(requestHeaders),
-		RequestHeadersToRemove:  requestHeaders.Remove,
+		RequestHeadersToAdd:     headersToAdd(r.RequestHeaders),
+		RequestHeadersToRemove:  r.RequestHeaders.Remove,
 		ResponseHeadersToAdd:    headersToAdd(r.ResponseHeaders),
 		ResponseHeadersToRemove: r.ResponseHeaders.Remove,
 	}
@@ -47,9 +46,6 @@ func route(l *catalog.Listener, r *catalog.Route) *routev3.Route {
 		out.Action = &routev3.Route_Redirect{Redirect: redirect(l, r)}
 	case resolvable(r.Backends):
 		action := forward(r)
-		if host != "" {
-			action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: host}
-		}
 		rewrite(action, r)
 		out.Action = &routev3.Route_Route{Route: action}
 	default:
@@ -102,19 +98,14 @@ func forward(r *catalog.Route) *routev3.RouteAction {
 }
 
 func weightedCluster(b catalog.Backend) *routev3.WeightedCluster_ClusterWeight {
-	host, requestHeaders := splitHost(b.RequestHeaders)
-	part := &routev3.WeightedCluster_ClusterWeight{
+	return &routev3.WeightedCluster_ClusterWeight{
 		Name:                    b.Service,
 		Weight:                  wrapperspb.UInt32(b.Weight),
-		RequestHeadersToAdd:     headersToAdd(requestHeaders),
-		RequestHeadersToRemove:  requestHeaders.Remove,
+		RequestHeadersToAdd:     headersToAdd(b.RequestHeaders),
+		RequestHeadersToRemove:  b.RequestHeaders.Remove,
 		ResponseHeadersToAdd:    headersToAdd(b.ResponseHeaders),
 		ResponseHeadersToRemove: b.ResponseHeaders.Remove,
 	}
-	if host != "" {
-		part.HostRewriteSpecifier = &routev3.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: host}
-	}
-	return part
 }
 
 func changesHeaders(b catalog.Backend) bool {

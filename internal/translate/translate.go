@@ -29,15 +29,10 @@ type Options struct {
 	ListenerAddress string
 }
 
-// Fleet makes all that one fleet is served except load assignments, sorted by type (in the order of
-// Types) and name. A service that f names and services lacks gets no cluster.
-func Fleet(f *catalog.Fleet, services map[string]*catalog.Service, opts Options) []Resource {
+// Fleet makes what is one fleet's own, sorted by type (in the order of Types) and name. The rest of
+// what it is served it shares with other fleets: a Cluster and an Assignment per Service of f.Services.
+func Fleet(f *catalog.Fleet, opts Options) []Resource {
 	var out []Resource
-	for _, name := range f.Services {
-		if s := services[name]; s != nil {
-			out = append(out, Cluster(s))
-		}
-	}
 	for i := range f.Listeners {
 		out = append(out, listener(f, &f.Listeners[i], opts))
 	}
