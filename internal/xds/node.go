@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"evenkeel.io/controlplane/internal/translate"
 )
 
 // FleetHash is the cache key of a node: its node.cluster as it is, "<namespace>/<gateway>" or
@@ -18,10 +20,6 @@ type FleetHash struct{}
 
 // ID implements cache.NodeHash.
 func (FleetHash) ID(n *corev3.Node) string { return n.GetCluster() }
-
-// workersKey of node.metadata is what our bootstrap says about `--concurrency`: Envoy does not
-// report it by itself.
-const workersKey = "evenkeel.io/workers"
 
 // assumedWorkers stands in for a node that does not say how many workers it has.
 const assumedWorkers = 4
@@ -68,7 +66,7 @@ func factsOf(n *corev3.Node) (facts, error) {
 // workersOf reads the number of workers, 0 if the node does not say or says nonsense.
 func workersOf(n *corev3.Node) int {
 	const most = 1024
-	v := n.GetMetadata().GetFields()[workersKey]
+	v := n.GetMetadata().GetFields()[translate.WorkersKey]
 	workers := v.GetNumberValue()
 	if s := v.GetStringValue(); s != "" {
 		i, err := strconv.Atoi(s)
@@ -90,19 +88,10 @@ func hasUnprintable(s string) bool {
 // plain makes a client's text safe to print on a terminal, in a log or on a page: at most limit
 // bytes, valid UTF-8, a space for everything that does not print.
 func plain(s string, limit int) string {
-	if len(s) > limit {
-		s = s[:limit]
-		for len(s) > 0 && !utf8.RuneStart(s[len(s)-1]) {
-			s = s[:len(s)-1]
-		}
-		if r, size := utf8.DecodeLastRuneInString(s); r == utf8.RuneError && size == 1 {
-			s = s[:len(s)-1]
-		}
-	}
 	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) || r == utf8.RuneError {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
-	}, s)
+	}, strings.ToValidUTF8(s[:min(len(s), limit)], " "))
 }

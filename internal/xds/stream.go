@@ -93,7 +93,7 @@ func (s *adsStream) subscribe(url string) (sub *subscription, first bool, err er
 	case len(s.types) == maxTypes:
 		return nil, false, s.refuse(codes.ResourceExhausted, "types", "type_url: %d types on one stream, expected no more", maxTypes)
 	}
-	sub = &subscription{kind: typesByURL[url]}
+	sub = &subscription{kind: translate.TypeOf(url)}
 	s.types[url] = sub
 	return sub, true, nil
 }
@@ -271,7 +271,7 @@ func (s *adsStream) proxy(exists bool, served snapshotVersions) (Proxy, bool) {
 		p.LastNack = &n
 	}
 	for _, t := range translate.Types {
-		p.Types[t] = s.typeState(typeURLs[t], exists, served)
+		p.Types[t] = s.typeState(t.URL(), exists, served)
 	}
 	return p, true
 }
