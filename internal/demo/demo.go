@@ -6,6 +6,6 @@
 // timers fire; latency counts from the moment a request should have been sent; load goes to loopback
 // addresses and nowhere else.
 //
-// It knows nothing of the control plane: what it measures would be the same for any other. It imports
-// no package of this module.
+// It knows the control plane only as a program with a command line, as its users do, and imports no
+// package of this module: what it measures cannot be known to it in another way.
 package demo

@@ -22,8 +22,9 @@ type Process struct {
 	done chan struct{}
 }
 
-// StartProcess starts argv[0] with the rest as arguments and env added to our own environment. Its output
-// goes to <name>.log in dir. Where the system can see to it, the child ends with us even if we are killed.
+// StartProcess starts argv[0] with the rest as arguments and the environment env, nil for our own. Its
+// output goes to <name>.log in dir. Where the system can see to it, the child ends with us even if we are
+// killed.
 func StartProcess(name, dir string, env []string, argv ...string) (*Process, error) {
 	p := &Process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	output, err := os.Create(p.log)
@@ -32,7 +33,7 @@ func StartProcess(name, dir string, env []string, argv ...string) (*Process, err
 	}
 	defer output.Close() // the child has its own descriptor
 	p.cmd = exec.Command(argv[0], argv[1:]...)
-	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Env = env
 	p.cmd.Stdout, p.cmd.Stderr = output, output
 	p.cmd.SysProcAttr = childAttributes()
 	if err := p.cmd.Start(); err != nil {

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMediansLeaveOutRunsThatDoNotCount(t *testing.T) {
+	chosen, err := armsOf("LEAST_REQUEST,Capacity")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := experiment{arms: chosen}
+	one := func(arm string, p99 time.Duration, counted bool) run {
+		return run{arm: arm, imbalance: 1.5, imbalance5s: 1.5, p50: time.Millisecond, p99: p99, goodput: 1, busy: 0.5, counted: counted}
+	}
+	var out strings.Builder
+	x.print(&out, []run{
+		one("LEAST_REQUEST", 400*time.Millisecond, true), one("Capacity", 100*time.Millisecond, true),
+		one("LEAST_REQUEST", 9000*time.Millisecond, false), one("Capacity", 300*time.Millisecond, true),
+	})
+	for _, want := range []string{
+		"| LEAST_REQUEST | 1 | 1.500 | 1.500 | 1.0 | 400 | 100.00 | 50 |",
+		"| Capacity | 2 | 1.500 | 1.500 | 1.0 | 200 | 100.00 | 50 |",
+		"| Capacity / LEAST_REQUEST | | 1.00 | 1.00 | 1.00 | 0.50 | 1.00 | 1.00 |",
+		"| LEAST_REQUEST 1 | no: machine too busy | 1.500 | 1.500 | 1.0 | 9000 |",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the report has no line %s\n%s", want, out.String())
+		}
+	}
+}
+
+func TestUnknownArmsAreRefused(t *testing.T) {
+	if _, err := armsOf("Capacity,PID"); err == nil || !strings.Contains(err.Error(), `"PID"`) || !strings.Contains(err.Error(), "oracle") {
+		t.Errorf("error %v, want one that names PID and lists the arms", err)
+	}
+}
+
+func TestSpeedsGoFromOneToTheFastest(t *testing.T) {
+	configs := experiment{servers: 4, workers: 2, fastest: 4, work: time.Millisecond}.serverConfigs(1)
+	for i, want := range []float64{1, 2, 3, 4} {
+		if configs[i].Speed != want {
+			t.Errorf("server %d has speed %v, want %v", i, configs[i].Speed, want)
+		}
+	}
+}
