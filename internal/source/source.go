@@ -5,6 +5,7 @@ package source
 
 import (
 	"context"
+	"regexp"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -65,12 +66,18 @@ type Store struct {
 type Origin struct {
 	File string // relative to the directory, slashes
 	Line int    // of the document's first line, from 1
-	// Fields maps a field path ("spec.listeners[0].port") to its line.
+	// Fields maps a field path to its line. Keys of maps stand in it as fields do:
+	// "spec.listeners[0].port", "metadata.annotations.evenkeel.io/weight".
 	Fields map[string]int
 }
 
-// LineOf is the line of the field, or of the nearest enclosing field that the file has.
+// mapKey is the notation of package field for a key of a map, as against an index of a list.
+var mapKey = regexp.MustCompile(`\[([^\]]*[^\]0-9][^\]]*)\]`)
+
+// LineOf is the line of the field, or of the nearest enclosing field that the file has. The field is
+// written as package field of k8s.io/apimachinery does.
 func (o *Origin) LineOf(field string) int {
+	field = mapKey.ReplaceAllString(field, ".$1")
 	for field != "" {
 		if line, ok := o.Fields[field]; ok {
 			return line
