@@ -29,8 +29,8 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// CompareProblems orders problems by place, then object, field and message.
-func CompareProblems(a, b Problem) int {
+// ComparePlaces orders problems by place, then object, field and message.
+func ComparePlaces(a, b Problem) int {
 	return cmp.Or(
 		cmp.Compare(a.File, b.File),
 		cmp.Compare(a.Line, b.Line),

@@ -100,7 +100,7 @@ func (f *folder) load(l listing, now time.Time) (files map[string]*file, problem
 		}
 		problems = append(problems, problem)
 	}
-	slices.SortFunc(problems, source.CompareProblems)
+	slices.SortFunc(problems, source.ComparePlaces)
 	return files, problems
 }
 
@@ -188,7 +188,7 @@ func same(a, b source.Object) bool {
 
 // publish replaces the Store if something in it differs.
 func (f *folder) publish(objects *source.Store, problems []source.Problem) {
-	slices.SortFunc(problems, source.CompareProblems)
+	slices.SortFunc(problems, source.ComparePlaces)
 	if f.store != nil && slices.Equal(f.store.Problems, problems) &&
 		maps.Equal(f.store.Origins, objects.Origins) && len(source.Diff(f.store, objects, "")) == 0 {
 		return
