@@ -10,8 +10,10 @@ import (
 // services and endpoints that are gone nothing is left.
 type Collector struct{ s *server }
 
-// NewCollector makes a Collector over the same options as New; of them it uses Model, Proxies and Now.
-func NewCollector(o Options) *Collector { return &Collector{newServer(o)} }
+// NewCollector makes a Collector of what model returns at each scrape.
+func NewCollector(model func() Model) *Collector {
+	return &Collector{newServer(Options{Model: model})}
+}
 
 var (
 	descWeight = prometheus.NewDesc("evenkeel_endpoint_weight",
@@ -56,7 +58,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 
 	type class struct{ kind, accepted string }
 	objects := map[class]int{}
-	for _, o := range m.objects() {
+	for _, o := range m.objects(nil) {
 		accepted := "true"
 		for _, condition := range o.Conditions {
 			if condition.Type == status.TypeAccepted && condition.Status == "False" {

@@ -8,15 +8,17 @@ import (
 	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/source"
 	"evenkeel.io/controlplane/internal/status"
+	"evenkeel.io/controlplane/internal/xds"
 )
 
 func (m moment) status(*http.Request) (any, error) {
-	return StatusView{Objects: m.objects()}, nil
+	return StatusView{Objects: m.objects(m.Proxies.Proxies())}, nil
 }
 
-func (m moment) objects() []status.Object {
+// objects are all objects with their conditions, in view of the proxies connected.
+func (m moment) objects(proxies []xds.Proxy) []status.Object {
 	in := status.Input{
-		Store: m.model.Store(), Catalog: m.model.Catalog(), Proxies: m.Proxies.Proxies(), Stale: map[string]string{},
+		Store: m.model.Store(), Catalog: m.model.Catalog(), Proxies: proxies, Stale: map[string]string{},
 	}
 	for name, svc := range m.catalog().Services {
 		if d, ok := m.model.Decisions(name); ok && d.Frozen != "" {
@@ -41,7 +43,7 @@ func (m moment) freshReadings(svc *catalog.Service) int {
 // problems are the Bad conditions of all objects.
 func (m moment) problems() []Problem {
 	problems := []Problem{}
-	for _, o := range m.objects() {
+	for _, o := range m.objects(m.Proxies.Proxies()) {
 		for _, c := range o.Conditions {
 			if Bad(c) {
 				ref := source.Ref{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}
