@@ -24,6 +24,9 @@ func Phases(from, to *Snapshot) []*Snapshot {
 	if from.Equal(to) {
 		return nil
 	}
+	if to == nil {
+		to = New()
+	}
 	both := func(t translate.Type) *table {
 		before, after := from.tables[t], to.tables[t]
 		union := maps.Clone(before.resources)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"strings"
+	"unicode"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -13,6 +15,8 @@ import (
 	"google.golang.org/protobuf/reflect/protopath"
 	"google.golang.org/protobuf/reflect/protorange"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"evenkeel.io/controlplane/internal/translate"
 )
 
 // maxRegexLength bounds an expression that a user wrote. Envoy compiles each on every worker and tries
@@ -105,10 +109,47 @@ func checkRegex(expression string, limit int) error {
 	if n := len(expression); n > limit {
 		return fmt.Errorf("regular expression has %d bytes, expected at most %d", n, limit)
 	}
-	if _, err := regexp.Compile(expression); err != nil {
+	size, err := programSize(expression)
+	if err != nil {
 		return fmt.Errorf("regular expression %.64q: %w", expression, err)
 	}
+	if size > translate.MaxRegexProgram {
+		return fmt.Errorf("regular expression %.64q: compiles to some %d instructions, expected at most %d", expression, size, translate.MaxRegexProgram)
+	}
 	return nil
+}
+
+// programSize is no less than the size of the RE2 program that Envoy compiles the expression to, and
+// refuses by. Go's programs differ from RE2's in that a class of characters is one instruction and not
+// one per range of bytes; a range beyond ASCII takes RE2 up to about eight.
+func programSize(expression string) (int, error) {
+	parsed, err := syntax.Parse(expression, syntax.Perl)
+	if err != nil {
+		return 0, err
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return 0, err
+	}
+	const beyondASCII = 8
+	size := len(program.Inst)
+	for _, inst := range program.Inst {
+		switch inst.Op {
+		case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
+			size += beyondASCII
+		case syntax.InstRune, syntax.InstRune1:
+			if folds := syntax.Flags(inst.Arg)&syntax.FoldCase != 0; folds || len(inst.Rune) == 1 && inst.Rune[0] > unicode.MaxASCII {
+				size += beyondASCII
+			}
+			for i := 1; i < len(inst.Rune); i += 2 {
+				size++
+				if inst.Rune[i] > unicode.MaxASCII {
+					size += beyondASCII
+				}
+			}
+		}
+	}
+	return size, nil
 }
 
 // checkHeader refuses to change what Envoy refuses to change, with the whole route configuration.
