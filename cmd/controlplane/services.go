@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"evenkeel.io/controlplane/internal/admin"
+)
+
+// watchEvery is the period of --watch, that of the weights.
+const watchEvery = 2 * time.Second
+
+func newServicesCommand() *cobra.Command {
+	var c client
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "services [SERVICE]",
+		Short: "services and how evenly their endpoints are loaded",
+		Long: `services lists the Services with mode, strategy and imbalance: the CPU utilisation of the busiest
+endpoint over the mean, 1 being even. With a SERVICE it lists its endpoints: weight, share of the
+requests, and what the last reading said of each.
+
+A SERVICE is <namespace>/<name>:<port>; the port may be left out where there is only one.`,
+		Example: `  controlplane services
+  controlplane services shop/cart --watch
+  controlplane services -o json | jq '.services[] | {name, imbalance}'`,
+		Args:              rangeArgs(0, 1),
+		ValidArgsFunction: c.completeServices(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if watch {
+				return repeat(cmd, func() error { return services(cmd, &c, args) })
+			}
+			return services(cmd, &c, args)
+		},
+	}
+	c.addFlags(cmd, true)
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "print anew every 2 s until interrupted")
+	return cmd
+}
+
+func services(cmd *cobra.Command, c *client, args []string) error {
+	if len(args) == 0 {
+		return show(cmd, c, "/services", servicesTable)
+	}
+	name, err := c.serviceName(cmd.Context(), args[0])
+	if err != nil {
+		return err
+	}
+	return show(cmd, c, "/services/"+name, endpointsTable)
+}
+
+func servicesTable(out screen, view admin.ServicesView) error {
+	t := newTable("SERVICE", "MODE", "STRATEGY", ">ENDPOINTS", ">IMBALANCE", "POLICIES", "FLEETS", "HELD")
+	for _, s := range view.Services {
+		t.add(text("%s", s.Name), state(s.Mode), text("%s", orDash(s.Strategy)), text("%d", s.Members), text("%s", decimal(2, s.Imbalance)),
+			text("%s", orDash(strings.Join(s.Policies, ","))), text("%s", orDash(strings.Join(s.Fleets, ","))), tableCell{s.Frozen, yellow})
+	}
+	return t.print(out, "There are no Services with ports.")
+}
+
+func endpointsTable(out screen, view admin.ServicesView) error {
+	for _, s := range view.Services {
+		if s.Frozen != "" {
+			fmt.Fprintln(out, out.paint(yellow, plain("The weights are held: "+s.Frozen)))
+		}
+		t := newTable("ENDPOINT", "ZONE", "STATE", ">WEIGHT", ">SHARE", ">REQ/S", ">CPU", ">P50", ">P90", ">IN FLIGHT", ">ERRORS", ">HEALTH", ">DECAY", ">AGE")
+		for _, e := range s.Endpoints {
+			weight := "equal"
+			if e.Weight > 0 {
+				weight = fmt.Sprint(e.Weight)
+			}
+			r, age := admin.ReadingView{}, tableCell{text: "-"}
+			if e.Reading != nil {
+				r, age = *e.Reading, text("%s", e.Reading.Age)
+				if r.Stale {
+					age.colour = yellow
+				}
+			}
+			t.add(text("%s", e.Address), text("%s", orDash(e.Zone)), state(e.State), text("%s", weight), text("%s", percent(&e.Share)),
+				text("%s", decimal(1, r.RPS)), text("%s", percent(r.CPU)), text("%s", dash(r.P50)), text("%s", dash(r.P90)),
+				text("%s", decimal(0, r.InFlight)), text("%s", percent(r.ErrorRatio)),
+				text("%.2f", e.HealthScore), text("%.2f", e.QPSDecayFactor), age)
+		}
+		if err := t.print(out, "No endpoint of "+s.Name+" may get traffic: Envoys answer 503 for it."); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serviceName completes a name without a port, where that leaves no doubt.
+func (c *client) serviceName(ctx context.Context, name string) (string, error) {
+	namespace, rest, ok := strings.Cut(name, "/")
+	if !ok || namespace == "" || rest == "" || strings.Contains(rest, "/") {
+		return "", usageError(fmt.Errorf("SERVICE %q: expected <namespace>/<name>:<port>", name))
+	}
+	if strings.Contains(rest, ":") {
+		return name, nil
+	}
+	view, err := get[admin.ServicesView](ctx, c, "/services")
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, s := range view.Services {
+		if strings.HasPrefix(s.Name, name+":") {
+			found = append(found, s.Name)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return "", refusedError(fmt.Errorf("there is no service %q; `controlplane services` lists them", name))
+	}
+	return "", refusedError(fmt.Errorf("%s has several ports; which of %s?", name, strings.Join(found, ", ")))
+}
+
+// repeat does it every watchEvery until the command is interrupted; on a terminal each time on a clean
+// screen.
+func repeat(cmd *cobra.Command, do func() error) error {
+	out := screenOf(cmd.OutOrStdout())
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for {
+		if out.terminal {
+			fmt.Fprint(out, "\x1b[H\x1b[2J")
+		}
+		if err := do(); err != nil {
+			return err
+		}
+		select {
+		case <-cmd.Context().Done():
+			return nil
+		case <-ticker.C:
+		}
+		if !out.terminal {
+			fmt.Fprintln(out)
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"evenkeel.io/controlplane/internal/admin"
+	"evenkeel.io/controlplane/internal/translate"
+)
+
+func newSnapshotCommand() *cobra.Command {
+	var c client
+	var kind, name string
+	cmd := &cobra.Command{
+		Use:   "snapshot [FLEET]",
+		Short: "what fleets are served now",
+		Long: `snapshot lists the fleets and what each is served. With a FLEET (<namespace>/<gateway>) it lists the
+resources, each with the object it comes from; with --type it prints their content as YAML. Secrets
+are redacted.`,
+		Example: `  controlplane snapshot
+  controlplane snapshot shop/edge
+  controlplane snapshot shop/edge --type eds --name shop/cart:8080`,
+		Args:              rangeArgs(0, 1),
+		ValidArgsFunction: c.completeFleets,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0 && (kind != "" || name != ""):
+				return usageError(fmt.Errorf("--type and --name need a FLEET; see %s --help", cmd.CommandPath()))
+			case kind == "" && name != "":
+				return usageError(fmt.Errorf("--name needs --type, one of %s", typeNames()))
+			case kind != "" && !slices.Contains(translate.Types, translate.Type(kind)):
+				return usageError(fmt.Errorf("--type %q: expected one of %s", kind, typeNames()))
+			case len(args) == 0:
+				return show(cmd, &c, "/snapshots", snapshotsTable)
+			}
+			path, err := fleetPath(args[0])
+			if err != nil {
+				return err
+			}
+			if kind == "" {
+				return show(cmd, &c, path, snapshotTable)
+			}
+			path += "/" + kind
+			if name != "" {
+				path += "?" + url.Values{"name": {name}}.Encode()
+			}
+			return show(cmd, &c, path, resourcesYAML)
+		},
+	}
+	c.addFlags(cmd, true)
+	cmd.Flags().StringVar(&kind, "type", "", "print the resources of this type: "+typeNames())
+	cmd.Flags().StringVar(&name, "name", "", "only the resource of this name")
+	must(cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(strings.Split(typeNames(), ", "), cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+// fleetPath is the admin path of a fleet's snapshot.
+func fleetPath(fleet string) (string, error) {
+	namespace, gateway, ok := strings.Cut(fleet, "/")
+	if !ok || namespace == "" || gateway == "" || strings.Contains(gateway, "/") {
+		return "", usageError(fmt.Errorf("FLEET %q: expected <namespace>/<gateway>", fleet))
+	}
+	return "/snapshots/" + url.PathEscape(namespace) + "/" + url.PathEscape(gateway), nil
+}
+
+func snapshotsTable(out screen, view admin.SnapshotsView) error {
+	headings := []string{"FLEET", ">GENERATION"}
+	for _, t := range translate.Types {
+		headings = append(headings, ">"+strings.ToUpper(string(t)))
+	}
+	t := newTable(headings...)
+	for _, s := range view.Snapshots {
+		row := []tableCell{text("%s", s.Fleet), text("%d", s.Generation)}
+		for _, name := range translate.Types {
+			n := 0
+			for _, of := range s.Types {
+				if of.Type == string(name) {
+					n = of.Count
+				}
+			}
+			row = append(row, text("%d", n))
+		}
+		t.add(row...)
+	}
+	return t.print(out, "Nothing is served: there is no fleet. A fleet is a Gateway of a GatewayClass with controllerName evenkeel.io/controlplane.")
+}
+
+func snapshotTable(out screen, view admin.SnapshotsView) error {
+	t := newTable("TYPE", "RESOURCE", "FROM", ">BYTES", "VERSION")
+	for _, s := range view.Snapshots {
+		for _, of := range s.Types {
+			for _, r := range of.Resources {
+				t.add(text("%s", of.Type), text("%s", r.Name), text("%s", orDash(r.Source)), text("%d", r.Bytes), text("%s", short(r.Version)))
+			}
+		}
+	}
+	return t.print(out, "This fleet is served nothing: its Gateway has no listener that was accepted, or it is gone.")
+}
+
+func resourcesYAML(out screen, view admin.ResourcesView) error {
+	for _, r := range view.Resources {
+		content, err := yaml.JSONToYAML(r.Content)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(out, "---\n# %s %s, version %s, from %s\n%s", view.Type, plain(r.Name), r.Version, plain(orDash(r.Source)), content); err != nil {
+			return err
+		}
+	}
+	if len(view.Resources) == 0 {
+		fmt.Fprintf(out, "%s is served no %s.\n", view.Fleet, view.Type)
+	}
+	return nil
+}
