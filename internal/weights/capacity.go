@@ -49,8 +49,12 @@ const (
 //
 //	m = ln(done/s / cpu)      R = 4/done + (0.01/cpu^)^2 + 0.03^2       cpu^ = done/s / e^x
 //	P = min(1, P + 8e-5 T)    v = m - x    s = v / sqrt(P+R)
-//	if |s| > 3, or |s| > 1.7 twice in the same direction in windows that do not overlap: P += v^2
+//	if |s| > 3, or |s| > 1.7 twice in the same direction in windows that do not overlap,
+//	or the window holds the end of one of which that was said: P += v^2
 //	K = P/(P+R)               x += K v     P *= 1-K
+//
+// The last condition makes the filter follow a step to its end: the window in which a step shows first
+// is mostly of the time before it, and an estimate that stopped there would take minutes for the rest.
 //
 // The 4 in R is the squared coefficient of variation of service times, generously. R takes the CPU
 // that the estimate predicts, not the one that was read: with that one in it a reading of more CPU could
@@ -78,11 +82,12 @@ func estimateCapacity(t *tick) {
 		}
 		r := 4/e.reading.Done + math.Pow(cpuNoise/predicted, 2) + modelNoise*modelNoise
 		if first {
-			e.X, e.P, e.Measured = x, r, true
+			e.X, e.P = x, r
+			e.measured()
 			continue
 		}
 		e.update(x-e.X, r)
-		e.Measured = true
+		e.measured()
 	}
 }
 
@@ -104,7 +109,9 @@ func (e *member) update(v, r float64) {
 	case math.Abs(s) > stepNow,
 		math.Abs(s) > stepTwice && sign == e.Suspect && !e.reading.From.Before(e.SuspectTo):
 		e.P += v * v
-		e.Suspect = 0
+		e.Suspect, e.StepTo = 0, e.reading.To
+	case e.reading.From.Before(e.StepTo):
+		e.P += v * v
 	case math.Abs(s) <= stepTwice:
 		e.Suspect = 0
 	case sign != e.Suspect:
@@ -115,12 +122,16 @@ func (e *member) update(v, r float64) {
 	e.P *= 1 - k
 }
 
-// capacity is the estimate in requests/s, 0 where nothing was measured.
-func (e *member) capacity() float64 {
+// measured says that readings are in the estimate, this tick's too.
+func (e *member) measured() { e.Measured, e.LastX = true, e.X }
+
+// shown is the capacity in requests/s as it was last measured, 0 if it never was. Unlike the estimate
+// it does not fade: what an endpoint's health_score says does not get better by silence.
+func (e *member) shown() float64 {
 	if !e.Measured {
 		return 0
 	}
-	return math.Exp(e.X)
+	return math.Exp(e.LastX)
 }
 
 // startFromBase begins every weight with the base.

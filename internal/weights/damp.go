@@ -2,7 +2,6 @@ package weights
 
 import "math"
 
-// secondsOf the tick in the limits of slew.
 var (
 	// slewUp and slewDown are how far a weight moves in one tick: up by 2^sqrt(T/5 s) = 1.55, down by
 	// 4^sqrt(T/5 s) = 2.4. Down is faster: an endpoint with too much work hurts at once, one with too
@@ -86,11 +85,11 @@ func slew(t *tick) {
 		switch {
 		case e.joined || e.declared:
 			e.Damped, e.SlowStart = target, t.ss[i]
-		case hold && (t.hold || t.ss[i] <= e.SlowStart):
+		case t.hold, hold && !e.Warming:
 			t.held[i] = true
 		case hold:
-			e.Damped *= t.ss[i] / e.SlowStart
-			e.SlowStart = t.ss[i]
+			e.Damped *= max(1, t.ss[i]/e.SlowStart)
+			e.SlowStart = max(t.ss[i], e.SlowStart)
 		default:
 			move := math.Log(target / e.Damped)
 			if move < -slewDown || move > slewUp {

@@ -89,6 +89,7 @@ func (m *Machine) Frozen() string { return m.frozen }
 func (m *Machine) begin(now time.Time, svc Service) *tick {
 	t := &tick{m: m, now: now, cfg: svc.Config.usable(), workers: svc.PickingWorkers}
 	t.law = strategies[t.cfg.Strategy]
+	m.setBack(now)
 	m.join(t, svc.Endpoints)
 	m.scratch.size(len(m.members))
 	t.w, t.ss, t.held, t.sent = m.scratch.w, m.scratch.ss, m.scratch.held, m.scratch.sent
@@ -96,6 +97,26 @@ func (m *Machine) begin(now time.Time, svc Service) *tick {
 		t.ss[i] = 1
 	}
 	return t
+}
+
+// setBack lets times after now, which there are when the clock was set back, count as now: else an
+// endpoint would be in slow start, or a push put off, for as long as the clock was set back by.
+func (m *Machine) setBack(now time.Time) {
+	m.priorAt, m.published = earlier(m.priorAt, now), earlier(m.published, now)
+	for i := range m.members {
+		e := &m.members[i]
+		e.FirstSeen, e.Restarted = earlier(e.FirstSeen, now), earlier(e.Restarted, now)
+	}
+	for i := range m.gone {
+		m.gone[i].at = earlier(m.gone[i].at, now)
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.After(b) {
+		return b
+	}
+	return a
 }
 
 func (m *Machine) decide(t *tick) Decisions {

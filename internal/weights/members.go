@@ -50,9 +50,13 @@ type EndpointState struct {
 	X        float64 `json:"x"`
 	P        float64 `json:"p"`
 	Measured bool    `json:"measured,omitempty"`
+	// LastX is X after the last reading that was informative.
+	LastX float64 `json:"lastX,omitempty"`
 	// Suspect is the sign of a deviation that looked like a step, and SuspectTo the end of its window.
 	Suspect   int8      `json:"suspect,omitempty"`
 	SuspectTo time.Time `json:"suspectTo,omitzero"`
+	// StepTo is the end of the window in which a step was last seen.
+	StepTo time.Time `json:"stepTo,omitzero"`
 	// Reference is the capacity that the endpoint has shown.
 	Reference health.Reference `json:"reference"`
 
@@ -60,10 +64,11 @@ type EndpointState struct {
 	// slow start that is in it. Damped is 0 before the first.
 	Damped    float64 `json:"damped"`
 	SlowStart float64 `json:"slowStart"`
-	// Weight, HealthScore and QPSDecayFactor are what was last published.
+	// Weight, HealthScore and QPSDecayFactor are what was last published; Warming: in slow start.
 	Weight         uint32  `json:"weight"`
 	HealthScore    float64 `json:"healthScore,omitempty"`
 	QPSDecayFactor float64 `json:"qpsDecayFactor,omitempty"`
+	Warming        bool    `json:"warming,omitempty"`
 }
 
 // gone is an endpoint that left, kept in case it comes back.
@@ -93,7 +98,7 @@ func (m *Machine) join(t *tick, endpoints []Endpoint) {
 			t.declared = append(t.declared, e.Address)
 		}
 		e.Base, e.Multiplier, e.ReadySince = base, multiplier, sorted[i].ReadySince
-		if e.joined {
+		if _, replaced := slices.BinarySearch(t.replaced, e.Address); e.joined && !replaced {
 			t.joined = append(t.joined, e.Address)
 		}
 		if !e.Measured {
@@ -121,7 +126,8 @@ func (m *Machine) exchange(t *tick, sorted []Endpoint) {
 	old := m.members
 	for _, s := range sorted {
 		for len(old) > 0 && old[0].Address < s.Key.Address {
-			m.leave(t, old[0])
+			t.left = append(t.left, old[0].Address)
+			m.keep(t, old[0])
 			old = old[1:]
 		}
 		if len(old) > 0 && old[0].Address == s.Key.Address {
@@ -131,7 +137,8 @@ func (m *Machine) exchange(t *tick, sorted []Endpoint) {
 				members = append(members, was)
 				continue
 			}
-			m.leave(t, was)
+			m.keep(t, was)
+			t.replaced = append(t.replaced, was.Address)
 		}
 		e := m.newcomer(t.now, s)
 		if i, ok := back[s.Key.Address]; ok && m.gone[i].Instance == s.Instance {
@@ -141,7 +148,8 @@ func (m *Machine) exchange(t *tick, sorted []Endpoint) {
 		members = append(members, e)
 	}
 	for _, was := range old {
-		m.leave(t, was)
+		t.left = append(t.left, was.Address)
+		m.keep(t, was)
 	}
 	m.members = members
 	taken := slices.DeleteFunc(m.gone[:known:known], func(g gone) bool { return g.Address == "" })
@@ -151,8 +159,8 @@ func (m *Machine) exchange(t *tick, sorted []Endpoint) {
 	}
 }
 
-func (m *Machine) leave(t *tick, e member) {
-	t.left = append(t.left, e.Address)
+// keep remembers an endpoint that left.
+func (m *Machine) keep(t *tick, e member) {
 	if e.Measured {
 		m.gone = append(m.gone, gone{e.EndpointState, t.now})
 	}
@@ -169,7 +177,7 @@ func (m *Machine) newcomer(now time.Time, s Endpoint) member {
 // remember takes up the estimate of the same instance from before it left. Its caches may have cooled
 // meanwhile, so its slow start is that of a newcomer.
 func (e *member) remember(was gone, now time.Time) {
-	e.X, e.Measured = was.X, was.Measured
+	e.X, e.LastX, e.Measured = was.X, was.LastX, was.Measured
 	e.P = min(maxVariance, was.P+drift*max(0, now.Sub(was.at).Seconds()))
 	e.Read, e.Load, e.Latency = was.Read, was.Load, was.Latency
 	e.ReadingInstance, e.Reference = was.ReadingInstance, was.Reference
@@ -181,7 +189,7 @@ func (e *member) restart(now time.Time) {
 	e.Restarted = now
 	e.Load, e.Latency = Stamp{}, Stamp{}
 	e.P, e.Measured = priorVariance, false
-	e.Suspect, e.SuspectTo = 0, time.Time{}
+	e.Suspect, e.SuspectTo, e.StepTo = 0, time.Time{}, time.Time{}
 	e.Reference = health.Reference{}
 }
 

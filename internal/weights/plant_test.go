@@ -5,8 +5,9 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"evenkeel.io/controlplane/internal/signals"
 )
@@ -18,7 +19,7 @@ var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // plant is a Service that is simulated without noise (or with some): requests go out by the published
 // weights and cost CPU, and the last windowTicks ticks are read as one reading.
 type plant struct {
-	t       testing.TB
+	t       rapid.TB
 	m       *Machine
 	now     time.Time
 	svc     Service
@@ -27,6 +28,9 @@ type plant struct {
 	last    Decisions
 	pushes  []Decisions
 	noise   *rand.Rand // nil: none
+
+	stepped bool              // the last decisions are of a Step
+	read    []signals.Reading // what that Step was given
 }
 
 const windowTicks = 3
@@ -39,7 +43,7 @@ type server struct {
 	done, busy []float64 // per tick, the last windowTicks
 }
 
-func newPlant(t testing.TB, load float64) *plant {
+func newPlant(t rapid.TB, load float64) *plant {
 	return &plant{
 		t: t, m: NewMachine(shop), now: epoch, load: load,
 		svc: Service{Name: shop, Config: DefaultConfig(), PickingWorkers: 1},
@@ -88,6 +92,7 @@ func (p *plant) weight(address string) float64 {
 }
 
 func (p *plant) members() Decisions {
+	p.stepped = false
 	p.take(p.m.Members(p.now, p.svc))
 	return p.last
 }
@@ -103,7 +108,8 @@ func (p *plant) take(d Decisions) {
 func (p *plant) tick() Decisions {
 	p.serve()
 	p.now = p.now.Add(Tick)
-	p.take(p.m.Step(p.now, p.svc, p.readings()))
+	p.stepped, p.read = true, p.readings()
+	p.take(p.m.Step(p.now, p.svc, p.read))
 	return p.last
 }
 

@@ -28,7 +28,8 @@ const (
 //   - what joined, or was edited by the user, at once and alone;
 //   - all of them, at once, in a new mode, or when one would move by more than Urgent;
 //   - all of them, every max(PublishInterval, picking time), when one would move by more than
-//     Deadband, more than 3 % of the traffic would, or the mean qps_decay_factor by 0.1.
+//     Deadband, more than 3 % of the traffic would, the mean qps_decay_factor by 0.1, or the weight
+//     of an endpoint that is through its slow start is still a part of it.
 //
 // Moves are |d ln| of integers at the present anchor, so that what cannot be expressed is no news.
 // Metadata goes with the weights.
@@ -48,12 +49,12 @@ func (t *tick) publish() {
 	}
 	for i := range m.members {
 		e := &m.members[i]
-		was := e.Weight
-		t.sent[i] = all || full && !t.held[i] || e.joined || e.declared
+		w := integer(t.w[i], m.anchor)
+		t.sent[i] = all || full && !t.held[i] || e.joined || e.declared && w != e.Weight
 		if t.sent[i] {
-			e.Weight = integer(t.w[i], m.anchor)
+			e.Weight = w
+			t.push = true
 		}
-		t.push = t.push || e.joined || e.Weight != was
 	}
 	if m.overflows() {
 		m.anchor = mean(t.w)
@@ -66,6 +67,7 @@ func (t *tick) publish() {
 	t.total = m.total()
 	for i := range m.members {
 		if t.sent[i] {
+			m.members[i].Warming = t.ss[i] < 1
 			t.publishMetadata(&m.members[i])
 		}
 	}
@@ -117,7 +119,7 @@ func (t *tick) whole() string {
 // news is why the weights are worth a push, "" if they are not.
 func (t *tick) news() string {
 	m := t.m
-	worst, at, differs := 0.0, 0, false
+	worst, at, differs, warm := 0.0, 0, false, ""
 	before, after := 0.0, 0.0
 	for i := range m.members {
 		e := &m.members[i]
@@ -126,6 +128,9 @@ func (t *tick) news() string {
 		}
 		now := integer(t.w[i], m.anchor)
 		differs = differs || now != e.Weight
+		if e.Warming && t.ss[i] == 1 && now != e.Weight && warm == "" {
+			warm = e.Address
+		}
 		if d := math.Log(float64(now) / float64(e.Weight)); math.Abs(d) > math.Abs(worst) {
 			worst, at = d, i
 		}
@@ -141,10 +146,11 @@ func (t *tick) news() string {
 	if len(m.members) == 1 && !t.held[0] && m.members[0].Weight != unit {
 		return "one endpoint"
 	}
-	if since := t.now.Sub(m.published); since < 0 {
-		m.published = t.now // the clock was set back
-	} else if since < t.interval() {
+	if t.now.Sub(m.published) < t.interval() {
 		return ""
+	}
+	if warm != "" {
+		return "routine: " + warm + " is warm"
 	}
 	if differs && math.Abs(worst) > t.cfg.Deadband {
 		return "routine: " + move()
@@ -210,7 +216,7 @@ func (t *tick) because(why string) string {
 		for _, change := range []struct {
 			verb      string
 			addresses []string
-		}{{"joined", t.joined}, {"left", t.left}, {"edited", t.declared}} {
+		}{{"joined", t.joined}, {"left", t.left}, {"replaced", t.replaced}, {"edited", t.declared}} {
 			switch n := len(change.addresses); {
 			case n == 1:
 				causes = append(causes, change.verb+": "+change.addresses[0])

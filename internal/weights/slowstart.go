@@ -25,6 +25,9 @@ func applySlowStart(t *tick) {
 
 func (e *member) age(now time.Time) (age time.Duration, known bool) {
 	since := e.ReadySince
+	if since.After(now) {
+		since = time.Time{} // by another clock than ours
+	}
 	if since.IsZero() && !e.AtStart {
 		since = e.FirstSeen
 	}

@@ -64,16 +64,10 @@ func (m *Machine) Restore(s MachineState, now time.Time) error {
 	if !finite(s.Prior) || !(s.Anchor >= 0) || !finite(s.Anchor) {
 		return fmt.Errorf("prior, anchor: %v, %v: want finite numbers, the anchor not negative", s.Prior, s.Anchor)
 	}
-	past := func(t time.Time) time.Time {
-		if t.After(now) {
-			return now
-		}
-		return t
-	}
 	restored := Machine{
 		service: m.service, synced: s.Synced, frozen: s.Frozen,
-		prior: s.Prior, priorAt: past(s.PriorAt),
-		mode: s.Mode, anchor: s.Anchor, metadata: s.Metadata, published: past(s.Published),
+		prior: s.Prior, priorAt: s.PriorAt,
+		mode: s.Mode, anchor: s.Anchor, metadata: s.Metadata, published: s.Published,
 		rejected: s.Rejected,
 		members:  make([]member, len(s.Endpoints)),
 	}
@@ -81,7 +75,6 @@ func (m *Machine) Restore(s MachineState, now time.Time) error {
 		if err := e.check(); err != nil {
 			return fmt.Errorf("endpoints[%d] %s: %w", i, e.Address, err)
 		}
-		e.FirstSeen, e.Restarted = past(e.FirstSeen), past(e.Restarted)
 		restored.members[i].EndpointState = e
 	}
 	slices.SortFunc(restored.members, func(a, b member) int { return strings.Compare(a.Address, b.Address) })
@@ -94,8 +87,9 @@ func (m *Machine) Restore(s MachineState, now time.Time) error {
 		if err := g.check(); err != nil {
 			return fmt.Errorf("gone[%d] %s: %w", i, g.Address, err)
 		}
-		restored.gone = append(restored.gone, gone{g.EndpointState, past(g.At)})
+		restored.gone = append(restored.gone, gone{g.EndpointState, g.At})
 	}
+	restored.setBack(now)
 	*m = restored
 	return nil
 }

@@ -53,8 +53,8 @@ type tick struct {
 	law     strategy
 	hold    bool // Members: those that have a weight keep it
 
-	// left, joined and declared are the addresses that changed since the last call, sorted.
-	left, joined, declared []string
+	// left, joined, replaced and declared are the addresses that changed since the last call, sorted.
+	left, joined, replaced, declared []string
 
 	// frozen is why the weights are held, base why nothing but the base is used; "" if not so.
 	frozen, base string
@@ -161,7 +161,7 @@ func (t *tick) decisions() Decisions {
 // score is e's health_score. No error signal is part of it: every request that finishes counts as
 // served.
 func (e *member) score() float64 {
-	return health.Score(1, e.capacity(), e.Reference.P95())
+	return health.Score(1, e.shown(), e.Reference.P95())
 }
 
 // decay is e's qps_decay_factor at its published share of the traffic.
@@ -170,5 +170,5 @@ func (t *tick) decay(e *member) float64 {
 	if t.total > 0 {
 		share = float64(e.Weight) / t.total
 	}
-	return health.Decay(1, e.capacity(), e.Reference.P95(), t.cfg.ConfiguredRequestsPerSecond, share)
+	return health.Decay(1, e.shown(), e.Reference.P95(), t.cfg.ConfiguredRequestsPerSecond, share)
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 var update = flag.Bool("update", false, "rewrite the answers in testdata/*.txt")
@@ -161,7 +163,7 @@ func told(d Decisions) string {
 	return b.String()
 }
 
-func restarted(t testing.TB, m *Machine, now time.Time) *Machine {
+func restarted(t rapid.TB, m *Machine, now time.Time) *Machine {
 	t.Helper()
 	saved, err := json.Marshal(m.State())
 	if err != nil {

@@ -1,0 +1,503 @@
+package weights
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"evenkeel.io/controlplane/internal/signals"
+)
+
+// A backend that becomes three times slower, its CPU showing it, loses more than a third of its
+// published weight within 15 s; so it does with noise, under any load that it could serve before.
+func TestSlowBackendLosesAThirdIn15Seconds(t *testing.T) {
+	for seed := range uint64(30) {
+		p := newPlant(t, 150+50*float64(seed%5))
+		p.noise = rand.New(rand.NewPCG(seed, 0))
+		p.svc.PickingWorkers = 2
+		for i, speed := range []float64{1, 1.4, 1.8, 2.2, 2.6, 3} {
+			p.add(address(i), 50*speed)
+		}
+		p.members()
+		p.run(time.Minute)
+		victim := address(int(seed % 6))
+		before := p.weight(victim) / total(p)
+		p.server(victim).capacity /= 3
+		p.run(14 * time.Second)
+		if after := p.weight(victim) / total(p); after > before*2/3 {
+			t.Errorf("seed %d: share %.3f, after 14 s still %.3f", seed, before, after)
+		}
+	}
+}
+
+func total(p *plant) float64 {
+	sum := 0.0
+	for _, d := range p.last.Endpoints {
+		sum += float64(d.Weight)
+	}
+	return sum
+}
+
+// Weights come to be as the capacities are, within 10 %, with noise and while all else is steady, and
+// few pushes are made once they are there.
+func TestConvergesToCapacity(t *testing.T) {
+	p := newPlant(t, 400)
+	p.noise = rand.New(rand.NewPCG(1, 1))
+	speeds := []float64{50, 50, 70, 100, 120, 200}
+	for i, c := range speeds {
+		p.add(address(i), c)
+	}
+	p.members()
+	p.run(time.Minute)
+	for i, c := range speeds {
+		if ratio := p.weight(address(i)) / p.weight(address(0)) / (c / speeds[0]); math.Abs(ratio-1) > 0.1 {
+			t.Errorf("%s: weight %.0f for capacity %v", address(i), p.weight(address(i)), c)
+		}
+	}
+	pushes := len(p.pushes)
+	p.run(10 * time.Minute)
+	if n := len(p.pushes) - pushes; n > 20 {
+		t.Errorf("%d pushes in 10 min without anything happening", n)
+	}
+}
+
+// Whatever delay the loop has, and however the quotient depends on the traffic, weights come to rest:
+// a linear plant whose CPU goes as rate^elasticity, read up to ten ticks late, does not oscillate.
+func TestNoOscillation(t *testing.T) {
+	for _, elasticity := range []float64{0.2, 0.5, 1, 1.5} {
+		for _, delay := range []int{0, 1, 3, 10} {
+			p := newPlant(t, 300)
+			for i, c := range []float64{60, 90, 120, 240} {
+				_, s := p.add(address(i), c)
+				s.elasticity = elasticity
+			}
+			p.members()
+			var late [][]signals.Reading
+			var trail []float64
+			for range 1200 {
+				p.serve()
+				p.now = p.now.Add(Tick)
+				late = append(late, p.readings())
+				old := late[max(0, len(late)-1-delay)]
+				shifted := make([]signals.Reading, len(old))
+				for i, r := range old {
+					length := r.To.Sub(r.From)
+					r.To, r.From = p.now, p.now.Add(-length)
+					shifted[i] = r
+				}
+				p.take(p.m.Step(p.now, p.svc, shifted))
+				trail = append(trail, p.weight(address(3))/total(p))
+			}
+			low, high := math.Inf(1), 0.0
+			for _, share := range trail[900:] {
+				low, high = min(low, share), max(high, share)
+			}
+			if high/low > 1.05 {
+				t.Errorf("elasticity %v, delay %d ticks: share between %.3f and %.3f", elasticity, delay, low, high)
+			}
+		}
+	}
+}
+
+// What cannot be a measurement is refused, counted once, and changes nothing.
+func TestBadReadingsAreRefused(t *testing.T) {
+	bad := map[string]func(*signals.Reading){
+		"done NaN":          func(r *signals.Reading) { r.Done = math.NaN() },
+		"done negative":     func(r *signals.Reading) { r.Done = -1 },
+		"done infinite":     func(r *signals.Reading) { r.Done = math.Inf(1) },
+		"failed NaN":        func(r *signals.Reading) { r.Failed = math.NaN() },
+		"cpu NaN":           func(r *signals.Reading) { r.CPU = math.NaN() },
+		"cpu negative":      func(r *signals.Reading) { r.CPU = -0.1 },
+		"cpu above 1.5":     func(r *signals.Reading) { r.CPU = 1.51 },
+		"in flight NaN":     func(r *signals.Reading) { r.Terms |= signals.TermInFlight; r.InFlight = math.NaN() },
+		"P50 negative":      func(r *signals.Reading) { r.P50 = -time.Second },
+		"empty window":      func(r *signals.Reading) { r.From = r.To },
+		"no interval":       func(r *signals.Reading) { r.SourceInterval = 0 },
+		"from the future":   func(r *signals.Reading) { r.To = r.To.Add(time.Hour) },
+		"an absurdly short": func(r *signals.Reading) { r.From = r.To.Add(-1); r.Done = 1e6 },
+	}
+	for name, spoil := range bad {
+		t.Run(name, func(t *testing.T) {
+			p := newPlant(t, 200)
+			p.add(address(0), 50)
+			p.add(address(1), 100)
+			p.add(address(2), 150)
+			p.members()
+			p.run(20 * time.Second)
+			before := p.last
+			readings := p.readings()
+			p.now = p.now.Add(Tick)
+			for i := range readings {
+				readings[i].To = p.now
+			}
+			spoil(&readings[1])
+			d := p.m.Step(p.now, p.svc, readings)
+			d = p.m.Step(p.now, p.svc, readings)
+			sound(t, d)
+			if d.Rejected != 1 {
+				t.Errorf("%d rejected, want 1", d.Rejected)
+			}
+			if d.Endpoints[1].Weight != before.Endpoints[1].Weight {
+				t.Errorf("weight went from %d to %d", before.Endpoints[1].Weight, d.Endpoints[1].Weight)
+			}
+			if !strings.Contains(d.Endpoints[1].Describe(), "refused") {
+				t.Errorf("no reason says so:\n%s", d.Endpoints[1].Describe())
+			}
+		})
+	}
+}
+
+// CPU a little above its limit is what a burst looks like, and counts as all of it.
+func TestCPUAboveLimit(t *testing.T) {
+	if _, cpu, ok := informative(&signals.Reading{From: epoch, To: epoch.Add(time.Second), Terms: needsCapacity, Done: 100, CPU: 1.3}); !ok || cpu != fullCPU {
+		t.Errorf("CPU %v, %v", cpu, ok)
+	}
+}
+
+// One step that a single reading does not prove is believed when a later window repeats it, and not
+// when the same requests are merely seen again.
+func TestTwiceMeansTwoWindows(t *testing.T) {
+	// Each deviates by 2 standard deviations.
+	moved := func(window, every time.Duration, readings int) float64 {
+		e := member{EndpointState: EndpointState{X: math.Log(100), P: 0.001, Measured: true}}
+		at := epoch
+		for range readings {
+			at = at.Add(every)
+			e.reading = &signals.Reading{From: at.Add(-window), To: at}
+			e.update(2*math.Sqrt(e.P+0.01), 0.01)
+		}
+		return e.X - math.Log(100)
+	}
+	if apart, overlapping := moved(2*time.Second, 2*time.Second, 2), moved(6*time.Second, 2*time.Second, 2); apart < 3*overlapping {
+		t.Errorf("two windows apart move x by %v, overlapping ones by %v", apart, overlapping)
+	}
+	if fourth, third := moved(6*time.Second, 2*time.Second, 4), moved(6*time.Second, 2*time.Second, 3); fourth < 2*third {
+		t.Errorf("the fourth window, the first apart, moves x from %v to %v", third, fourth)
+	}
+}
+
+// A backend's own word raises it to four times the median and no further.
+func TestLiarIsBounded(t *testing.T) {
+	p := newPlant(t, 100)
+	for i := range 5 {
+		p.add(address(i), 100)
+	}
+	p.server(address(4)).capacity = 1e6 // it reports next to no CPU
+	p.members()
+	p.run(2 * time.Minute)
+	if ratio := p.weight(address(4)) / p.weight(address(0)); ratio > 4.01 {
+		t.Errorf("the liar has %v times the others' weight", ratio)
+	}
+}
+
+// An endpoint that comes back within the hour, the same instance, goes on from what was known of it;
+// another instance, or one an hour later, begins at the prior.
+func TestComesBack(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		away     time.Duration
+		instance string
+		known    bool
+	}{
+		{"soon", 10 * time.Minute, "a", true},
+		{"another instance", 10 * time.Minute, "b", false},
+		{"late", 2 * time.Hour, "a", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPlant(t, 200)
+			p.svc.Config.SlowStart = 0
+			p.add(address(0), 100)
+			p.add(address(1), 100)
+			e, _ := p.add(address(2), 300)
+			e.Instance = "a"
+			p.members()
+			p.run(time.Minute)
+			p.remove(address(2))
+			p.members()
+			p.now = p.now.Add(c.away)
+			p.run(10 * time.Second)
+			e, _ = p.add(address(2), 300)
+			e.Instance = c.instance
+			p.members()
+			ratio := p.weight(address(2)) / p.weight(address(0))
+			if known := ratio > 2.5; known != c.known {
+				t.Errorf("it begins with %.2f times the others' weight", ratio)
+			}
+		})
+	}
+}
+
+// Scaled to zero and back within the hour, the new endpoints are not all the Service knows.
+func TestPriorOutlivesTheEndpoints(t *testing.T) {
+	p := newPlant(t, 200)
+	p.add(address(0), 100)
+	p.add(address(1), 100)
+	p.members()
+	p.run(time.Minute)
+	p.remove(address(0))
+	p.remove(address(1))
+	p.members()
+	p.run(10 * time.Minute)
+	p.add(address(5), 100)
+	d := p.members()
+	for _, r := range d.Endpoints[0].Reasons {
+		if r.Term == "capacity" && math.Abs(r.Value-100) > 5 {
+			t.Errorf("prior of %v req/s, want about 100", r.Value)
+		}
+	}
+	if d.Endpoints[0].Weight != unit {
+		t.Errorf("a single endpoint weighs %d", d.Endpoints[0].Weight)
+	}
+}
+
+func TestSingleEndpointWeighs1000(t *testing.T) {
+	p := newPlant(t, 100)
+	p.add(address(0), 50)
+	p.add(address(1), 250)
+	p.members()
+	p.run(time.Minute)
+	p.remove(address(0))
+	kept := p.weight(address(1))
+	if p.members(); p.weight(address(1)) != kept {
+		t.Errorf("a leave gave the other %v, had %v", p.weight(address(1)), kept)
+	}
+	if p.tick(); p.weight(address(1)) != 1000 {
+		t.Errorf("a single endpoint weighs %v", p.weight(address(1)))
+	}
+	pushes := len(p.pushes)
+	if p.run(time.Minute); len(p.pushes) > pushes {
+		t.Errorf("pushed again: %s", p.last.Cause)
+	}
+}
+
+// Routine pushes wait until every worker has picked each endpoint ten times.
+func TestIntervalWaitsForPicks(t *testing.T) {
+	for _, c := range []struct {
+		load    float64
+		workers int
+		want    time.Duration
+	}{
+		{1000, 1, 10 * time.Second},
+		{8, 4, 20 * time.Second}, // 10 * 4 endpoints / (8/s / 4 workers)
+		{8, 0, 20 * time.Second},
+		{1, 16, time.Minute},
+	} {
+		p := newPlant(t, c.load)
+		p.svc.PickingWorkers = c.workers
+		for i := range 4 {
+			p.add(address(i), 100)
+		}
+		p.members()
+		p.run(10 * time.Second)
+		if got := (&tick{m: p.m, cfg: p.svc.Config, workers: c.workers}).interval(); math.Abs(float64(got-c.want)) > float64(time.Second) {
+			t.Errorf("%v requests/s, %d workers: %v, want %v", c.load, c.workers, got, c.want)
+		}
+	}
+}
+
+// Without metadata nothing of it is published; turned on it is, at once.
+func TestMetadata(t *testing.T) {
+	p := newPlant(t, 100)
+	p.svc.Config.Metadata = false
+	p.add(address(0), 100)
+	p.add(address(1), 100)
+	p.members()
+	p.run(time.Minute)
+	if d := p.last.Endpoints[0]; d.PublishedHealthScore != 0 || d.PublishedQPSDecayFactor != 0 {
+		t.Errorf("published %v, %v", d.PublishedHealthScore, d.PublishedQPSDecayFactor)
+	}
+	p.svc.Config.Metadata = true
+	if d := p.members(); !d.Publish || d.Cause != "metadata on" || d.Endpoints[0].PublishedHealthScore != 1 {
+		t.Errorf("turned on: %s", d.Describe())
+	}
+}
+
+// The metadata of a Service whose weights do not move is published when its mean factor does: all
+// endpoints become slower alike.
+func TestDecayMoves(t *testing.T) {
+	p := newPlant(t, 100)
+	for i := range 4 {
+		p.add(address(i), 100)
+	}
+	p.members()
+	p.run(5 * time.Minute)
+	pushes := len(p.pushes)
+	for _, s := range p.servers {
+		s.capacity = 50
+	}
+	p.run(time.Minute)
+	if len(p.pushes) == pushes {
+		t.Fatal("nothing published")
+	}
+	for _, d := range p.last.Endpoints {
+		if d.Weight != 1000 || d.PublishedQPSDecayFactor > 0.55 {
+			t.Errorf("%s: weight %d, qps_decay_factor %v", d.Key.Address, d.Weight, d.PublishedQPSDecayFactor)
+		}
+	}
+}
+
+// A user's base or multiplier may be anything; integers stay within what Envoy takes, whoever joins.
+func TestManyExtremeEndpoints(t *testing.T) {
+	for _, mode := range []Mode{Enforce, Shadow, Equal} {
+		p := newPlant(t, 0)
+		p.svc.Config.Mode = mode
+		p.add(address(0), 100)
+		p.members()
+		values := []float64{1, 1e9, 1e-9, 1e300, -1, 0, math.NaN(), math.Inf(1)}
+		for i := range 100_000 {
+			p.svc.Endpoints = append(p.svc.Endpoints, Endpoint{
+				Key:  key(fmt.Sprintf("10.%d.%d.%d:80", 1+i>>16, i>>8&255, i&255)),
+				Base: values[i%len(values)], Multiplier: values[i/len(values)%len(values)],
+			})
+		}
+		sound(t, p.m.Members(p.now, p.svc))
+		sound(t, p.m.Step(p.now, p.svc, nil))
+	}
+}
+
+func TestRestoreRefuses(t *testing.T) {
+	good := func() MachineState {
+		p := newPlant(t, 100)
+		p.add(address(0), 100)
+		p.add(address(1), 100)
+		p.members()
+		p.run(20 * time.Second)
+		return p.m.State()
+	}
+	for want, spoil := range map[string]func(*MachineState){
+		"service:":            func(s *MachineState) { s.Service = "shop/other:80" },
+		"prior, anchor:":      func(s *MachineState) { s.Anchor = -1 },
+		"endpoints[1] 10.0":   func(s *MachineState) { s.Endpoints[1].X = 1e9 },
+		"base, multiplier":    func(s *MachineState) { s.Endpoints[0].Base = 0 },
+		"damped, weight":      func(s *MachineState) { s.Endpoints[0].Weight = 0 },
+		"is there twice":      func(s *MachineState) { s.Endpoints[1].Address = s.Endpoints[0].Address },
+		"requestsPerSecond":   func(s *MachineState) { s.Endpoints[0].RequestsPerSecond = -1 },
+		"healthScore, qpsDec": func(s *MachineState) { s.Endpoints[0].HealthScore = 2 },
+	} {
+		s := good()
+		spoil(&s)
+		m := NewMachine(shop)
+		if err := m.Restore(s, epoch); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		if len(m.members) > 0 {
+			t.Errorf("%s: the machine was changed", want)
+		}
+	}
+}
+
+// An endpoint's memory, its strings aside, is under 1 KB.
+func TestMemory(t *testing.T) {
+	if size := unsafe.Sizeof(member{}); size > 960 {
+		t.Errorf("%d bytes an endpoint", size)
+	}
+}
+
+func TestConfigValidate(t *testing.T) {
+	if err := DefaultConfig().Validate(); err != nil {
+		t.Errorf("the defaults: %v", err)
+	}
+	c := DefaultConfig()
+	c.Blend, c.Floor, c.PublishInterval, c.Strategy = math.NaN(), 1, 0, "PID"
+	err := c.Validate()
+	for _, want := range []string{"blend: NaN: want 0 to 1", "capacity.floor: 1: want", "publish.interval: 0s: want", "strategy: PID: want"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\n lacks %q", err, want)
+		}
+	}
+	if err := c.usable().Validate(); err != nil {
+		t.Errorf("not usable: %v", err)
+	}
+	if err := (Config{}).usable().Validate(); err != nil {
+		t.Errorf("zero Config: %v", err)
+	}
+}
+
+// FuzzStep feeds arbitrary readings: weights stay sound, and a state that was saved can be restored.
+func FuzzStep(f *testing.F) {
+	f.Add(100.0, 0.0, 0.5, int64(5e6), int64(2e9), int64(2e9), uint8(31))
+	f.Add(math.Inf(1), math.NaN(), -1.0, int64(-1), int64(0), int64(-5e9), uint8(255))
+	f.Add(1e-300, 1e300, 1e-300, int64(1)<<62, int64(1), int64(1)<<62, uint8(5))
+	f.Fuzz(func(t *testing.T, done, failed, cpu float64, p50, window, interval int64, terms uint8) {
+		p := newPlant(t, 100)
+		p.add(address(0), 50)
+		p.add(address(1), 100)
+		p.add(address(2), 200)
+		p.members()
+		for i := range 8 {
+			p.serve()
+			p.now = p.now.Add(Tick)
+			readings := p.readings()
+			if i%2 == 0 {
+				readings[0] = signals.Reading{
+					Endpoint: key(address(0)), From: p.now.Add(-time.Duration(window)), To: p.now,
+					SourceInterval: time.Duration(interval), Terms: signals.Terms(terms),
+					Done: done, Failed: failed, CPU: cpu, InFlight: done,
+					P50: time.Duration(p50), P90: time.Duration(p50),
+				}
+			}
+			p.svc.Config.Strategy = []string{Capacity, RTT, Static}[i%3]
+			p.take(p.m.Step(p.now, p.svc, readings))
+			sound(t, p.last)
+		}
+		p.m = restarted(t, p.m, p.now)
+		sound(t, p.members())
+	})
+}
+
+// FuzzRestore feeds arbitrary states: what Restore accepts makes sound weights.
+func FuzzRestore(f *testing.F) {
+	p := newPlant(f, 100)
+	p.add(address(0), 50)
+	p.add(address(1), 100)
+	p.members()
+	p.run(3 * time.Minute)
+	saved, err := json.Marshal(p.m.State())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(saved)
+	f.Fuzz(func(t *testing.T, saved []byte) {
+		var s MachineState
+		if json.Unmarshal(saved, &s) != nil {
+			return
+		}
+		p := newPlant(t, 100)
+		p.add(address(0), 50)
+		p.add(address(1), 100)
+		if p.m.Restore(s, p.now) != nil {
+			return
+		}
+		sound(t, p.members())
+		for range 5 {
+			sound(t, p.tick())
+		}
+	})
+}
+
+func BenchmarkStep(b *testing.B) {
+	const n = 1000
+	svc := Service{Name: shop, Config: DefaultConfig(), PickingWorkers: 4}
+	readings := make([]signals.Reading, n)
+	for i := range n {
+		a := fmt.Sprintf("10.0.%d.%d:80", i>>8, i&255)
+		svc.Endpoints = append(svc.Endpoints, Endpoint{Key: key(a), Base: 1, Multiplier: 1})
+		readings[i] = reading(epoch, a, float64(50+i%100), 0.5)
+	}
+	m := NewMachine(shop)
+	now := epoch
+	b.ReportAllocs()
+	for b.Loop() {
+		now = now.Add(Tick)
+		for i := range readings {
+			readings[i].From, readings[i].To = now.Add(-Tick), now
+		}
+		m.Step(now, svc, readings)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/endpoint")
+}
