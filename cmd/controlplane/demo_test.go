@@ -1,0 +1,106 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"evenkeel.io/controlplane/internal/demo"
+	"evenkeel.io/controlplane/internal/source/dir"
+)
+
+func TestExamplesAreAccepted(t *testing.T) {
+	for _, example := range []string{"demo", "eds-only/config"} {
+		store, err := dir.Load(filepath.Join("..", "..", "examples", example))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if problems, _ := check(store); len(problems) > 0 {
+			t.Errorf("examples/%s: %v", example, problems)
+		}
+	}
+	// Its Service is the reader's own, so only what it says by itself can be right.
+	store, err := dir.Load("../../examples/first-policy")
+	if err != nil || len(store.Problems) > 0 {
+		t.Errorf("examples/first-policy: %v, %v", store.Problems, err)
+	}
+}
+
+func TestDemoConfigurationTakesThePortsThatAreFree(t *testing.T) {
+	config := t.TempDir()
+	if err := writeDemoConfig(config, 20001, 20002); err != nil {
+		t.Fatal(err)
+	}
+	store, err := dir.Load(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if problems, _ := check(store); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	var all strings.Builder
+	files, _ := filepath.Glob(filepath.Join(config, "*.yaml"))
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	for text, times := range map[string]int{"port: 20001": 1, "port: 20002": 1, `prometheus.io/port: "20002"`: 1, "10080": 0, "18080": 0} {
+		if got := strings.Count(all.String(), text); got != times {
+			t.Errorf("%q stands %d times in the configuration, want %d", text, got, times)
+		}
+	}
+}
+
+func TestDemoChangesTheModeInTheFile(t *testing.T) {
+	config := t.TempDir()
+	if err := writeDemoConfig(config, demoGatewayPort, demoBackendPort); err != nil {
+		t.Fatal(err)
+	}
+	policy := filepath.Join(config, "policy.yaml")
+	original, _ := os.ReadFile(policy)
+	if err := setMode(policy, "Enforce", "Equal"); err != nil {
+		t.Fatal(err)
+	}
+	if err := setMode(policy, "Enforce", "Equal"); err == nil {
+		t.Error("changed a mode that is not there")
+	}
+	if changed, _ := os.ReadFile(policy); string(changed) != strings.Replace(string(original), "  mode: Enforce\n", "  mode: Equal\n", 1) {
+		t.Errorf("the policy now reads\n%s", changed)
+	}
+}
+
+func TestDemoConclusion(t *testing.T) {
+	period := func(utilisations, weights []float64) measurement {
+		return measurement{
+			report: demo.Report{P99: time.Second}, utilisations: utilisations,
+			requests: []float64{10, 20, 30}, weights: weights,
+		}
+	}
+	uneven, even := []float64{0.9, 0.5, 0.4}, []float64{0.6, 0.6, 0.65}
+	ranked := []float64{100, 200, 300}
+	for name, c := range map[string]struct {
+		before, after measurement
+		want          string
+	}{
+		"better":            {period(uneven, nil), period(even, ranked), ""},
+		"no more even":      {period(even, nil), period(uneven, ranked), "max/avg utilisation"},
+		"weights ignored":   {period(uneven, nil), period(even, []float64{300, 200, 100}), "rank correlation -1.00"},
+		"weights all equal": {period(uneven, nil), period(even, []float64{1000, 1000, 1000}), "rank correlation 0.00"},
+		"nothing measured":  {period(nil, nil), period(nil, ranked), "max/avg utilisation"},
+	} {
+		var out strings.Builder
+		c.before.weights = ranked
+		err := (&rig{screen: demo.NewScreen(&out)}).conclude(c.before, c.after)
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || exitCode(err) != exitRefused):
+			t.Errorf("%s: error %v, want one about %q and exit code 1", name, err, c.want)
+		}
+	}
+}
