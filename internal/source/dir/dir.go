@@ -72,22 +72,15 @@ func (s *Source) Run(ctx context.Context, up chan<- source.Update) error {
 
 	f := &folder{dir: s.dir, limits: defaultLimits}
 	var (
+		seen      *source.Store // what was read last
 		delivered *source.Store // what the reader of up has
 		ignored   map[string]int
 		next      source.Update
 		out       chan<- source.Update // up while there is something to send
-
-		timer    = time.NewTimer(0) // the end of a burst, and the first reading
-		began    time.Time          // of the burst
-		inFlight = true
+		look      = newDebounce()
 	)
-	defer timer.Stop()
-	soon := func(wait, limit time.Duration) {
-		if !inFlight {
-			inFlight, began = true, time.Now()
-		}
-		timer.Reset(max(0, min(wait, limit-time.Since(began))))
-	}
+	defer look.timer.Stop()
+	look.soon(0, 0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -98,35 +91,39 @@ func (s *Source) Run(ctx context.Context, up chan<- source.Update) error {
 
 		case event := <-w.events():
 			if w.concerns(event) {
-				soon(quiet, burst)
+				look.soon(quiet, burst)
 			}
 
 		case err := <-w.errors():
 			log.Debug("watching files", "error", err) // an overflow, mostly: events were lost
-			soon(quiet, burst)
+			look.soon(quiet, burst)
 
 		case <-poll.C:
-			if !inFlight {
-				soon(0, 0)
+			if !look.pending {
+				look.soon(0, 0)
 			}
 
-		case <-timer.C:
-			inFlight = false
+		case <-look.timer.C:
+			look.pending = false
 			if err := f.read(); err != nil {
 				return err
 			}
 			if w.follow(f.dirs) {
-				soon(quiet, burst)
+				look.soon(quiet, burst)
 			}
 			if f.unsettled() {
-				soon(settle, settle)
+				look.soon(settle, settle)
 			}
 			if kinds := f.ignored(); !maps.Equal(kinds, ignored) {
 				ignored = kinds
 				log.Debug("objects of other kinds are passed over", "kinds", slices.Sorted(maps.Keys(kinds)))
 			}
-			next, out = update(delivered, f.store), nil
-			if delivered == nil || len(next.Changes) > 0 || !slices.Equal(delivered.Problems, f.store.Problems) {
+			if f.store == seen {
+				continue
+			}
+			seen = f.store
+			next, out = update(delivered, seen), nil
+			if delivered == nil || len(next.Changes) > 0 || !slices.Equal(delivered.Problems, seen.Problems) {
 				out = up
 			}
 		}

@@ -62,11 +62,11 @@ func (c *checker) check(v *value, t reflect.Type, path string) {
 		c.checkStruct(v, t, path)
 	case reflect.Map:
 		if c.expect(v, path, isMapping, "a mapping") {
-			c.eachMember(v, path, func(m member, at string) { c.check(m.value, t.Elem(), at) })
+			c.eachMember(v, path, func(m member, _ string) { c.check(m.value, t.Elem(), path+"["+m.key+"]") })
 		}
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
-			c.expect(v, path, isText, "a text")
+			c.expect(v, path, isText, "a string")
 		} else if c.expect(v, path, isList, "a list") {
 			for i, item := range v.items {
 				at := path + "[" + strconv.Itoa(i) + "]"
@@ -78,7 +78,7 @@ func (c *checker) check(v *value, t reflect.Type, path string) {
 		if v.boolish {
 			c.issue(v, path, "%s without quotes is a boolean in YAML 1.1: put it in quotes", v.text)
 		} else {
-			c.expect(v, path, isText, "a text")
+			c.expect(v, path, isText, "a string")
 		}
 	case reflect.Bool:
 		c.expect(v, path, isBoolean, "true or false")

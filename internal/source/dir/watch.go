@@ -14,6 +14,27 @@ const (
 	burst = 80 * time.Millisecond
 )
 
+// debounce makes one look of many reasons to look.
+type debounce struct {
+	timer   *time.Timer
+	pending bool
+	began   time.Time // when the first reason came
+}
+
+func newDebounce() *debounce {
+	timer := time.NewTimer(0)
+	timer.Stop()
+	return &debounce{timer: timer}
+}
+
+// soon looks when no further reason comes for wait, but at most limit after the first one.
+func (d *debounce) soon(wait, limit time.Duration) {
+	if !d.pending {
+		d.pending, d.began = true, time.Now()
+	}
+	d.timer.Reset(max(0, min(wait, limit-time.Since(d.began))))
+}
+
 // watcher tells that something changed in a set of directories. It is a hint: what it misses, because
 // the kernel's limits are reached or a symlink leads elsewhere, the poll finds.
 type watcher struct {

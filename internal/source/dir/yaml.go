@@ -91,15 +91,27 @@ func parse(data []byte, first int) (documents []rawDocument) {
 			return documents
 		}
 		if err != nil {
-			at := errorLine.FindStringSubmatch(err.Error())
-			line, _ := strconv.Atoi(at[1])
-			return append(documents, rawDocument{line: first + max(line-1, 0), err: "is not YAML: " + err.Error()[len(at[0]):]})
+			line, message := place(err)
+			last := bytes.Count(bytes.TrimRight(data, "\r\n"), []byte("\n"))
+			return append(documents, rawDocument{line: first + min(line, last), err: "is not YAML: " + message})
 		}
 		c := converter{offset: first - 1, aliased: maxAliased}
 		if v := c.convert(&node, 0, false); v.shape != isNull {
 			documents = append(documents, rawDocument{line: v.line, value: v})
 		}
 	}
+}
+
+// place takes an error of package yaml apart. The line is counted from 0, as the package does where the
+// grammar is at fault; where a token is, it counts from 1.
+func place(err error) (line int, message string) {
+	at := errorLine.FindStringSubmatch(err.Error())
+	message = err.Error()[len(at[0]):]
+	line, _ = strconv.Atoi(at[1])
+	if !strings.HasPrefix(message, "did not find expected") {
+		line--
+	}
+	return max(line, 0), message
 }
 
 // converter turns the nodes of one document into values.
@@ -156,7 +168,7 @@ func (c *converter) mapping(v *value, n *yaml.Node, depth int, aliased bool) *va
 			key = key.Alias
 		}
 		if key.Kind != yaml.ScalarNode {
-			return v.fault("has a key that is not a text")
+			return v.fault("has a key that is not a string")
 		}
 		converted := c.convert(content, depth+1, aliased)
 		if key.ShortTag() == "!!merge" {
@@ -239,7 +251,7 @@ func (v *value) get(key string) *value {
 	return nil
 }
 
-// str is the text at the end of the keys, "" if there is none.
+// str is the string at the end of the keys, "" if there is none.
 func (v *value) str(keys ...string) string {
 	for _, key := range keys {
 		if v = v.get(key); v == nil {
@@ -295,7 +307,7 @@ func (v *value) String() string {
 	case isNumber:
 		return "the number " + v.text
 	case isText:
-		return fmt.Sprintf("the text %.60q", v.text)
+		return fmt.Sprintf("the string %.60q", v.text)
 	case isList:
 		return "a list"
 	case isMapping:
