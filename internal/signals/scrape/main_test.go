@@ -23,17 +23,15 @@ type network struct {
 	t       *testing.T
 	mu      sync.Mutex
 	servers map[string]*listener
-	dials   map[string]int
 }
 
 func newNetwork(t *testing.T) *network {
-	return &network{t: t, servers: map[string]*listener{}, dials: map[string]int{}}
+	return &network{t: t, servers: map[string]*listener{}}
 }
 
 func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	n.mu.Lock()
 	l := n.servers[address]
-	n.dials[address]++
 	n.mu.Unlock()
 	if l == nil {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: context.Canceled}
@@ -47,12 +45,18 @@ func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error)
 	}
 }
 
-// serve starts a server at address and stops it with the test.
-func (n *network) serve(address string, handler http.HandlerFunc) {
+func (n *network) listen(address string) *listener {
 	l := &listener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	n.mu.Lock()
 	n.servers[address] = l
 	n.mu.Unlock()
+	n.t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// serve starts a server at address and stops it with the test.
+func (n *network) serve(address string, handler http.HandlerFunc) {
+	l := n.listen(address)
 	server := &http.Server{Handler: handler}
 	go server.Serve(l)
 	n.t.Cleanup(func() { server.Close() })

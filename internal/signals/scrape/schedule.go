@@ -13,8 +13,9 @@ import (
 // A target is due at the same phase of every interval, given by the hash of its identity: targets
 // spread over the interval, and a restart changes nobody's turn. A due target takes a slot, or waits
 // for one in the order of its queue. Targets whose last scrape timed out ("suspects") wait in a queue
-// of their own and may hold half of the slots at most, so that those which hang never keep the healthy
-// ones waiting, and still each comes round.
+// of their own and may hold half of the slots at most, so that those which hang leave the healthy ones
+// the other half. Of the two queues the one whose head has waited longer goes first, so every target
+// comes round.
 type schedule struct {
 	slots    int
 	due      dueHeap
@@ -104,11 +105,17 @@ func (s *schedule) start(now time.Time) (begin []*target, skipped int) {
 			s.healthy = append(s.healthy, t)
 		}
 	}
-	for len(s.healthy) > 0 && s.running < s.slots {
-		begin = append(begin, s.run(&s.healthy, false))
-	}
-	for len(s.suspects) > 0 && s.running < s.slots && s.runningSuspects < max(1, s.slots/2) {
-		begin = append(begin, s.run(&s.suspects, true))
+	for s.running < s.slots {
+		suspect := len(s.suspects) > 0 && s.runningSuspects < max(1, s.slots/2)
+		healthy := len(s.healthy) > 0
+		switch {
+		case suspect && (!healthy || s.suspects[0].turn.queuedAt.Before(s.healthy[0].turn.queuedAt)):
+			begin = append(begin, s.run(&s.suspects, true))
+		case healthy:
+			begin = append(begin, s.run(&s.healthy, false))
+		default:
+			return begin, skipped
+		}
 	}
 	return begin, skipped
 }

@@ -11,7 +11,7 @@ import (
 	"evenkeel.io/controlplane/internal/signals"
 )
 
-// page is a server that has done so many requests, one in ten failed, each of 0.1 s CPU and 30 ms.
+// pageAt is the page of a server that has done so many requests, one in ten failed, each of 0.1 s CPU and 30 ms.
 func pageAt(requests int) string {
 	return fmt.Sprintf(`# HELP process_cpu_seconds_total CPU.
 # TYPE process_cpu_seconds_total counter
