@@ -22,7 +22,7 @@ type sliceReader struct {
 	store *source.Store
 	opts  Options
 	// ofPods are the settings of the Pods seen so far.
-	ofPods map[types.NamespacedName]settings
+	ofPods map[types.NamespacedName]*settings
 }
 
 // sliceGroup is an EndpointSlice in force with its sound endpoints.
@@ -37,8 +37,8 @@ type sliceEndpoint struct {
 	state    endpointState
 	zone     string
 	pod      *corev1.Pod
-	settings settings // of the Pod
-	fallback settings // of the slice
+	settings *settings // of the Pod
+	fallback *settings // of the slice
 }
 
 // endpointState is whether an endpoint may get traffic; the larger the better.
@@ -91,12 +91,11 @@ func (r *sliceReader) read() (groups []sliceGroup) {
 	settingsWhy := map[string]*refusal{}
 	settingsKept := map[string]bool{}
 	for _, slice := range inForce {
-		group := sliceGroup{slice: slice}
+		group := sliceGroup{slice: slice, endpoints: make([]sliceEndpoint, 0, len(slice.Endpoints))}
 		fallback, why, kept := r.settings(sliceRef(slice), slice.Annotations)
 		settingsWhy[slice.Name], settingsKept[slice.Name] = why, kept
 		for i := range slice.Endpoints {
-			endpoints, why := r.readEndpoint(slice, i, fallback)
-			group.endpoints = append(group.endpoints, endpoints...)
+			why := r.readEndpoint(&group, i, fallback)
 			if why != nil && refused[slice.Name] == nil {
 				refused[slice.Name] = why
 			}
@@ -129,7 +128,7 @@ func checkSlice(slice *discoveryv1.EndpointSlice) *refusal {
 	switch slice.AddressType {
 	case discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6:
 	default:
-		return refuse(ReasonUnsupportedValue, "addressType", "%q; expected IPv4 or IPv6", slice.AddressType)
+		return refuse(ReasonUnsupportedValue, "addressType", "%.80q; expected IPv4 or IPv6", slice.AddressType)
 	}
 	for i, p := range slice.Ports {
 		if p.Protocol != nil && !isTCP(*p.Protocol) {
@@ -163,7 +162,9 @@ func (r *sliceReader) family(inForce []*discoveryv1.EndpointSlice) discoveryv1.A
 	return discoveryv1.AddressTypeIPv4
 }
 
-func (r *sliceReader) readEndpoint(slice *discoveryv1.EndpointSlice, i int, fallback settings) (read []sliceEndpoint, first *refusal) {
+// readEndpoint adds the addresses of the endpoint to the group and says what is wrong with the first bad one.
+func (r *sliceReader) readEndpoint(group *sliceGroup, i int, fallback *settings) (first *refusal) {
+	slice := group.slice
 	endpoint := &slice.Endpoints[i]
 	e := sliceEndpoint{state: stateOf(endpoint.Conditions), fallback: fallback}
 	if endpoint.Zone != nil {
@@ -174,14 +175,14 @@ func (r *sliceReader) readEndpoint(slice *discoveryv1.EndpointSlice, i int, fall
 		addr, problem := parseAddress(text, slice.AddressType, r.opts)
 		if problem != "" {
 			if first == nil {
-				first = refuse(ReasonUnsupportedValue, fmt.Sprintf("endpoints[%d].addresses[%d]", i, a), "%q %s", text, problem)
+				first = refuse(ReasonUnsupportedValue, fmt.Sprintf("endpoints[%d].addresses[%d]", i, a), "%.80q %s", text, problem)
 			}
 			continue
 		}
 		e.addr = addr
-		read = append(read, e)
+		group.endpoints = append(group.endpoints, e)
 	}
-	return read, first
+	return first
 }
 
 // parseAddress reads an address and refuses those that cannot be another machine's: they would turn a
@@ -208,15 +209,15 @@ func parseAddress(text string, family discoveryv1.AddressType, opts Options) (ad
 }
 
 // pod finds the Pod of an endpoint, in the slice's own namespace only.
-func (r *sliceReader) pod(slice *discoveryv1.EndpointSlice, ref *corev1.ObjectReference) (*corev1.Pod, settings) {
+func (r *sliceReader) pod(slice *discoveryv1.EndpointSlice, ref *corev1.ObjectReference) (*corev1.Pod, *settings) {
 	if ref == nil || ref.Kind != source.KindPod || ref.Namespace != "" && ref.Namespace != slice.Namespace {
-		return nil, settings{}
+		return nil, noSettings
 	}
 	name := types.NamespacedName{Namespace: slice.Namespace, Name: ref.Name}
 	pod := r.store.Pods[name]
 	r.work.pods[name] = pod
 	if pod == nil {
-		return nil, settings{}
+		return nil, noSettings
 	}
 	if s, seen := r.ofPods[name]; seen {
 		return pod, s
@@ -224,7 +225,7 @@ func (r *sliceReader) pod(slice *discoveryv1.EndpointSlice, ref *corev1.ObjectRe
 	object := source.Ref{Kind: source.KindPod, Namespace: name.Namespace, Name: name.Name}
 	s, why, kept := r.settings(object, pod.Annotations)
 	if why == nil && s.container != "" && findContainer(pod, s.container) == nil {
-		why = refuse(ReasonUnsupportedValue, annotationField(ContainerAnnotation), "the Pod has no container %q", s.container)
+		why = refuse(ReasonUnsupportedValue, annotationField(ContainerAnnotation), "the Pod has no container %.80q", s.container)
 	}
 	if why != nil {
 		r.work.verdicts = append(r.work.verdicts, Verdict{
@@ -237,8 +238,11 @@ func (r *sliceReader) pod(slice *discoveryv1.EndpointSlice, ref *corev1.ObjectRe
 
 // settings reads annotations. A bad one leaves those in force that the object had when it was last
 // accepted; where it never was, the sound ones count.
-func (r *sliceReader) settings(object source.Ref, annotations map[string]string) (s settings, why *refusal, kept bool) {
-	s, why = parseSettings(annotations)
+func (r *sliceReader) settings(object source.Ref, annotations map[string]string) (s *settings, why *refusal, kept bool) {
+	parsed, why := parseSettings(annotations)
+	if s = noSettings; parsed != *noSettings {
+		s = &parsed
+	}
 	if why != nil {
 		if last, ok := r.last.kept.settings[object]; ok {
 			s, kept = last, true
@@ -252,14 +256,15 @@ func (r *sliceReader) settings(object source.Ref, annotations map[string]string)
 
 // endpoints are those of a Service's port, sorted by address.
 func (r *sliceReader) endpoints(groups []sliceGroup, port *corev1.ServicePort, s *Service) []Endpoint {
-	found := map[netip.AddrPort]sliceEndpoint{}
+	found := map[netip.AddrPort]*sliceEndpoint{}
 	best := out
 	for _, g := range groups {
 		number, ok := portNamed(g.slice, port.Name)
 		if !ok {
 			continue
 		}
-		for _, e := range g.endpoints {
+		for i := range g.endpoints {
+			e := &g.endpoints[i]
 			// Slices overlap while one is being replaced by another: the better state counts.
 			at := netip.AddrPortFrom(e.addr, number)
 			if other, twice := found[at]; !twice || e.state > other.state {

@@ -73,7 +73,7 @@ func parseHeaderFilter(field string, f *gatewayv1.HTTPRouteFilter, request, resp
 		gatewayv1.HTTPRouteFilterExternalAuth, gatewayv1.HTTPRouteFilterExtensionRef:
 		return unsupported(field+".type", "%s is not supported; %s", f.Type, known)
 	default:
-		return unsupported(field+".type", "%q; %s", f.Type, known)
+		return unsupported(field+".type", "%.80q; %s", f.Type, known)
 	}
 	name := strings.ToLower(string(f.Type[:1])) + string(f.Type[1:])
 	if f.Type == gatewayv1.HTTPRouteFilterURLRewrite {
@@ -105,7 +105,7 @@ func parseHeaders(field string, headers []gatewayv1.HTTPHeader) (parsed []Header
 			return nil, refusal
 		}
 		if problem := textProblem(h.Value); problem != "" {
-			return nil, unsupported(at+".value", "%q %s", h.Value, problem)
+			return nil, unsupported(at+".value", "%.80q %s", h.Value, problem)
 		}
 		if h.Value == "" || len(h.Value) > 4096 {
 			return nil, unsupported(at+".value", "has %d bytes; expected 1 to 4096", len(h.Value))
@@ -118,7 +118,7 @@ func parseHeaders(field string, headers []gatewayv1.HTTPHeader) (parsed []Header
 // checkHeaderName refuses what is no header name, and Host: Envoy does not let header changes touch it.
 func checkHeaderName(field, name string) *refusal {
 	if !headerName.MatchString(name) {
-		return unsupported(field, "%q; expected letters, digits and -_. as in the name of a header", name)
+		return unsupported(field, "%.80q; expected letters, digits and -_. as in the name of a header", name)
 	}
 	if strings.EqualFold(name, "host") {
 		return unsupported(field, "Host cannot be changed here; expected another header, or the filter URLRewrite with hostname")
@@ -130,7 +130,7 @@ func parseRedirect(field string, f *gatewayv1.HTTPRequestRedirectFilter, matches
 	r = &Redirect{Code: 302}
 	if f.Scheme != nil {
 		if *f.Scheme != "http" && *f.Scheme != "https" {
-			return nil, unsupported(field+".scheme", "%q; expected http or https", *f.Scheme)
+			return nil, unsupported(field+".scheme", "%.80q; expected http or https", *f.Scheme)
 		}
 		r.Scheme = *f.Scheme
 	}
@@ -188,10 +188,10 @@ func preciseHostname(field string, hostname *gatewayv1.PreciseHostname) (string,
 		return "", nil
 	}
 	if strings.HasPrefix(string(*hostname), "*") {
-		return "", unsupported(field, "%q; expected a name without a wildcard", *hostname)
+		return "", unsupported(field, "%.80q; expected a name without a wildcard", *hostname)
 	}
 	if problem := hostnameProblem(string(*hostname)); problem != "" {
-		return "", unsupported(field, "%q %s", *hostname, problem)
+		return "", unsupported(field, "%.80q %s", *hostname, problem)
 	}
 	return string(*hostname), nil
 }
@@ -203,7 +203,7 @@ func parsePathChange(field string, m *gatewayv1.HTTPPathModifier, matches []Matc
 	switch {
 	case m.Type == gatewayv1.FullPathHTTPPathModifier && m.ReplaceFullPath != nil:
 		if problem := pathProblem(*m.ReplaceFullPath); problem != "" {
-			return nil, unsupported(field+".replaceFullPath", "%q %s", *m.ReplaceFullPath, problem)
+			return nil, unsupported(field+".replaceFullPath", "%.80q %s", *m.ReplaceFullPath, problem)
 		}
 		return &PathChange{Full: m.ReplaceFullPath}, nil
 	case m.Type == gatewayv1.PrefixMatchHTTPPathModifier && m.ReplacePrefixMatch != nil:
@@ -212,7 +212,7 @@ func parsePathChange(field string, m *gatewayv1.HTTPPathModifier, matches []Matc
 			prefix = "/"
 		}
 		if problem := pathProblem(prefix); problem != "" {
-			return nil, unsupported(field+".replacePrefixMatch", "%q %s", prefix, problem)
+			return nil, unsupported(field+".replacePrefixMatch", "%.80q %s", prefix, problem)
 		}
 		for _, match := range matches {
 			if match.Path.Type != Prefix {
@@ -221,5 +221,5 @@ func parsePathChange(field string, m *gatewayv1.HTTPPathModifier, matches []Matc
 		}
 		return &PathChange{Prefix: &prefix}, nil
 	}
-	return nil, unsupported(field+".type", "%q without its value; expected ReplaceFullPath with replaceFullPath, or ReplacePrefixMatch with replacePrefixMatch", m.Type)
+	return nil, unsupported(field+".type", "%.80q without its value; expected ReplaceFullPath with replaceFullPath, or ReplacePrefixMatch with replacePrefixMatch", m.Type)
 }

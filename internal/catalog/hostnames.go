@@ -21,7 +21,7 @@ func hostnameProblem(h string) string {
 		problems = validation.IsWildcardDNS1123Subdomain(h)
 	}
 	if len(problems) > 0 {
-		return "expected a DNS name in lower case, such as shop.example.com or *.example.com"
+		return "is no DNS name in lower case; expected one such as shop.example.com or *.example.com"
 	}
 	return ""
 }
@@ -47,9 +47,15 @@ func intersect(a, b string) (string, bool) {
 	return "", false
 }
 
-// compareDomains puts the more specific domain first: exact names, then wildcards by length, then "*".
+// compareDomains puts the more specific domain first: exact names, then wildcards by their number of
+// labels, then "*".
 func compareDomains(a, b string) int {
-	return cmp.Or(cmp.Compare(domainClass(a), domainClass(b)), cmp.Compare(len(b), len(a)), strings.Compare(a, b))
+	class := domainClass(a)
+	order := cmp.Compare(class, domainClass(b))
+	if order == 0 && class == 1 {
+		order = cmp.Compare(strings.Count(b, "."), strings.Count(a, "."))
+	}
+	return cmp.Or(order, strings.Compare(a, b))
 }
 
 func domainClass(d string) int {

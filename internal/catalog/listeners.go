@@ -55,7 +55,7 @@ func parseGateway(object *gatewayv1.Gateway) (g *gateway, verdicts []Verdict, re
 			v.ResolvedRefs = kinds.condition()
 		}
 		if why == nil && (spec.Name == "" || names[l.name]) {
-			why = refuse(ReasonUnsupportedValue, field+".name", "%q; expected a name that no other listener has", spec.Name)
+			why = refuse(ReasonUnsupportedValue, field+".name", "%.80q; expected a name that no other listener has", spec.Name)
 		}
 		malformed := why != nil && why.Reason == ReasonUnsupportedValue
 		if why == nil {
@@ -85,7 +85,7 @@ func parseGateway(object *gatewayv1.Gateway) (g *gateway, verdicts []Verdict, re
 func (g *gateway) conflict(field string, l *listener) *refusal {
 	for _, other := range g.listeners {
 		if other.port == l.port && other.hostname == l.hostname {
-			return refuse(ReasonHostnameConflict, field+".hostname", "port %d and hostname %s are those of listener %q already", l.port, l.hostname, other.name)
+			return refuse(ReasonHostnameConflict, field+".hostname", "port %d and hostname %s are those of listener %.80q already", l.port, l.hostname, other.name)
 		}
 	}
 	return nil
@@ -96,7 +96,7 @@ func (g *gateway) conflict(field string, l *listener) *refusal {
 func parseListener(field string, spec *gatewayv1.Listener) (l *listener, kinds, why *refusal) {
 	l = &listener{name: string(spec.Name), hostname: anyHost, takesHTTPRoutes: true, from: gatewayv1.NamespacesFromSame}
 	if spec.Protocol != gatewayv1.HTTPProtocolType {
-		return nil, nil, refuse(ReasonUnsupportedProtocol, field+".protocol", "%q; expected HTTP", spec.Protocol)
+		return nil, nil, refuse(ReasonUnsupportedProtocol, field+".protocol", "%.80q; expected HTTP", spec.Protocol)
 	}
 	if spec.Port < 1 || spec.Port > 65535 {
 		return nil, nil, unsupported(field+".port", "%d; expected 1 to 65535", spec.Port)
@@ -105,7 +105,7 @@ func parseListener(field string, spec *gatewayv1.Listener) (l *listener, kinds, 
 	if spec.Hostname != nil && *spec.Hostname != "" {
 		l.hostname = string(*spec.Hostname)
 		if problem := hostnameProblem(l.hostname); problem != "" {
-			return nil, nil, unsupported(field+".hostname", "%q %s", l.hostname, problem)
+			return nil, nil, unsupported(field+".hostname", "%.80q %s", l.hostname, problem)
 		}
 	}
 	if spec.AllowedRoutes == nil {
@@ -117,7 +117,7 @@ func parseListener(field string, spec *gatewayv1.Listener) (l *listener, kinds, 
 			if (k.Group == nil || *k.Group == gatewayv1.GroupName) && k.Kind == source.KindHTTPRoute {
 				l.takesHTTPRoutes = true
 			} else if kinds == nil {
-				kinds = refuse(ReasonInvalidRouteKinds, fmt.Sprintf("%s.allowedRoutes.kinds[%d]", field, i), "%q; expected HTTPRoute", k.Kind)
+				kinds = refuse(ReasonInvalidRouteKinds, fmt.Sprintf("%s.allowedRoutes.kinds[%d]", field, i), "%.80q; expected HTTPRoute", k.Kind)
 			}
 		}
 	}
@@ -138,7 +138,7 @@ func parseListener(field string, spec *gatewayv1.Listener) (l *listener, kinds, 
 			}
 			l.selector = selector
 		default:
-			return nil, kinds, unsupported(field+".from", "%q; expected All, Same, Selector or None", l.from)
+			return nil, kinds, unsupported(field+".from", "%.80q; expected All, Same, Selector or None", l.from)
 		}
 	}
 	return l, kinds, nil
@@ -168,7 +168,7 @@ func bindAddress(object *gatewayv1.Gateway) (string, *refusal) {
 	if text, ok := object.Annotations[BindAddressAnnotation]; ok {
 		addr, err := netip.ParseAddr(text)
 		if err != nil || addr.Zone() != "" {
-			return "", refuse(ReasonUnsupportedAddress, "metadata.annotations["+BindAddressAnnotation+"]", "%q; expected an IP address", text)
+			return "", refuse(ReasonUnsupportedAddress, "metadata.annotations["+BindAddressAnnotation+"]", "%.80q; expected an IP address", text)
 		}
 		return addr.String(), nil
 	}
@@ -179,11 +179,11 @@ func bindAddress(object *gatewayv1.Gateway) (string, *refusal) {
 		return a.Type == nil || *a.Type == gatewayv1.IPAddressType
 	})
 	if i < 0 {
-		return "", refuse(ReasonUnsupportedAddress, "spec.addresses[0].type", "%q; expected IPAddress", *object.Spec.Addresses[0].Type)
+		return "", refuse(ReasonUnsupportedAddress, "spec.addresses[0].type", "%.80q; expected IPAddress", *object.Spec.Addresses[0].Type)
 	}
 	addr, err := netip.ParseAddr(object.Spec.Addresses[i].Value)
 	if err != nil || addr.Zone() != "" {
-		return "", refuse(ReasonUnsupportedAddress, fmt.Sprintf("spec.addresses[%d].value", i), "%q; expected an IP address", object.Spec.Addresses[i].Value)
+		return "", refuse(ReasonUnsupportedAddress, fmt.Sprintf("spec.addresses[%d].value", i), "%.80q; expected an IP address", object.Spec.Addresses[i].Value)
 	}
 	return addr.String(), nil
 }

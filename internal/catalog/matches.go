@@ -30,7 +30,7 @@ func parseMatch(field string, match *gatewayv1.HTTPRouteMatch) (m Match, refusal
 	if match.Method != nil {
 		// CONNECT has no path to match and needs an upgrade that we do not configure.
 		if !methods[*match.Method] {
-			return m, unsupported(field+".method", "%q; expected GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE or PATCH", *match.Method)
+			return m, unsupported(field+".method", "%.80q; expected GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE or PATCH", *match.Method)
 		}
 		m.Method = string(*match.Method)
 	}
@@ -75,7 +75,7 @@ func parsePath(field string, path *gatewayv1.HTTPPathMatch) (PathMatch, *refusal
 	switch typ {
 	case gatewayv1.PathMatchExact, gatewayv1.PathMatchPathPrefix:
 		if problem := pathProblem(value); problem != "" {
-			return PathMatch{}, unsupported(field+".value", "%q %s", value, problem)
+			return PathMatch{}, unsupported(field+".value", "%.80q %s", value, problem)
 		}
 		if typ == gatewayv1.PathMatchExact {
 			return PathMatch{Type: Exact, Value: value}, nil
@@ -87,11 +87,11 @@ func parsePath(field string, path *gatewayv1.HTTPPathMatch) (PathMatch, *refusal
 		return PathMatch{Type: Prefix, Value: value}, nil
 	case gatewayv1.PathMatchRegularExpression:
 		if problem := regexProblem(value); problem != "" {
-			return PathMatch{}, unsupported(field+".value", "%q %s", value, problem)
+			return PathMatch{}, unsupported(field+".value", "%.80q %s", value, problem)
 		}
 		return PathMatch{Type: Regex, Value: value}, nil
 	}
-	return PathMatch{}, unsupported(field+".type", "%q; expected Exact, PathPrefix or RegularExpression", typ)
+	return PathMatch{}, unsupported(field+".type", "%.80q; expected Exact, PathPrefix or RegularExpression", typ)
 }
 
 // pathProblem says what is wrong with a literal path, "" if nothing is. Envoy normalises the path of a
@@ -99,14 +99,14 @@ func parsePath(field string, path *gatewayv1.HTTPPathMatch) (PathMatch, *refusal
 func pathProblem(path string) string {
 	switch {
 	case !strings.HasPrefix(path, "/"):
-		return "expected a path that begins with /"
+		return "does not begin with /"
 	case len(path) > 1024:
 		return "is longer than 1024 bytes"
 	case !pathChars.MatchString(path):
-		return "has a character that a path cannot have; expected those of RFC 3986, others as %XX"
+		return "has a character that no path has (RFC 3986); expected it as %XX"
 	case strings.Contains(path, "//"), strings.Contains(path+"/", "/./"), strings.Contains(path+"/", "/../"),
 		strings.Contains(strings.ToLower(path), "%2f"):
-		return "expected a normal path, without //, /./, /../ and %2F"
+		return "is not normal; expected a path without //, /./, /../ and %2F"
 	}
 	return ""
 }
@@ -139,7 +139,7 @@ func textProblem(text string) string {
 
 func parseValue(field, name string, typ *string, value string) (ValueMatch, *refusal) {
 	if !headerName.MatchString(name) {
-		return ValueMatch{}, unsupported(field+".name", "%q; expected letters, digits and -_. as in the name of a header", name)
+		return ValueMatch{}, unsupported(field+".name", "%.80q; expected letters, digits and -_. as in the name of a header", name)
 	}
 	m := ValueMatch{Name: name, Type: Exact, Value: value}
 	if typ != nil {
@@ -148,7 +148,7 @@ func parseValue(field, name string, typ *string, value string) (ValueMatch, *ref
 	switch m.Type {
 	case Exact:
 		if problem := textProblem(value); problem != "" {
-			return m, unsupported(field+".value", "%q %s", value, problem)
+			return m, unsupported(field+".value", "%.80q %s", value, problem)
 		}
 		if value == "" || len(value) > 4096 {
 			return m, unsupported(field+".value", "has %d bytes; expected 1 to 4096", len(value))
@@ -156,10 +156,10 @@ func parseValue(field, name string, typ *string, value string) (ValueMatch, *ref
 	case "RegularExpression":
 		m.Type = Regex
 		if problem := regexProblem(value); problem != "" {
-			return m, unsupported(field+".value", "%q %s", value, problem)
+			return m, unsupported(field+".value", "%.80q %s", value, problem)
 		}
 	default:
-		return m, unsupported(field+".type", "%q; expected Exact or RegularExpression", *typ)
+		return m, unsupported(field+".type", "%.80q; expected Exact or RegularExpression", *typ)
 	}
 	return m, nil
 }

@@ -42,13 +42,16 @@ type settings struct {
 	scheme     string
 }
 
+// noSettings is shared by all objects whose annotations say nothing: most Pods.
+var noSettings = &settings{}
+
 func annotationField(name string) string { return "metadata.annotations[" + name + "]" }
 
 // parseSettings reads annotations. With a refusal the rest of them is still read.
 func parseSettings(annotations map[string]string) (s settings, first *refusal) {
 	bad := func(name, expected string) {
 		if first == nil {
-			first = refuse(ReasonUnsupportedValue, annotationField(name), "%q; expected %s", annotations[name], expected)
+			first = refuse(ReasonUnsupportedValue, annotationField(name), "%.80q; expected %s", annotations[name], expected)
 		}
 	}
 	if text, ok := annotations[WeightAnnotation]; ok {

@@ -71,7 +71,7 @@ func buildPolicies(wasStore *source.Store, was *policies, store *source.Store, r
 	for name, object := range store.BalancePolicies {
 		p.judge(object, refused[name], held, passed, store)
 	}
-	slices.SortStableFunc(p.verdicts, compareVerdicts)
+	slices.SortFunc(p.verdicts, compareVerdicts)
 	return p
 }
 

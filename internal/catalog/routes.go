@@ -47,7 +47,7 @@ func parseRoute(object *gatewayv1.HTTPRoute) (*parsedRoute, *refusal) {
 	}
 	for i, hostname := range object.Spec.Hostnames {
 		if problem := hostnameProblem(string(hostname)); problem != "" {
-			return nil, refuse(ReasonUnsupportedValue, fmt.Sprintf("spec.hostnames[%d]", i), "%q %s", hostname, problem)
+			return nil, refuse(ReasonUnsupportedValue, fmt.Sprintf("spec.hostnames[%d]", i), "%.80q %s", hostname, problem)
 		}
 		p.hostnames = append(p.hostnames, string(hostname))
 	}
@@ -69,7 +69,7 @@ func parseRoute(object *gatewayv1.HTTPRoute) (*parsedRoute, *refusal) {
 		if name := rules[i].Name; name != nil && *name != "" {
 			if first, taken := names[string(*name)]; taken {
 				return nil, refuse(ReasonUnsupportedValue, fmt.Sprintf("spec.rules[%d].name", i),
-					"%q is the name of spec.rules[%d] already; expected a name of its own", *name, first)
+					"%.80q is the name of spec.rules[%d] already; expected a name of its own", *name, first)
 			}
 			names[string(*name)] = i
 			rule.name = string(*name)
@@ -159,11 +159,11 @@ func parseTimeouts(field string, timeouts *gatewayv1.HTTPRouteTimeouts, r *Route
 // unit h, m, s or ms.
 func parseDuration(field string, text gatewayv1.Duration) (time.Duration, *refusal) {
 	if !gep2257.MatchString(string(text)) {
-		return 0, unsupported(field, "%q; expected a duration such as 500ms, 10s or 1h30m", text)
+		return 0, unsupported(field, "%.80q; expected a duration such as 500ms, 10s or 1h30m", text)
 	}
 	d, err := time.ParseDuration(string(text))
 	if err != nil {
-		return 0, unsupported(field, "%q; expected a duration such as 500ms, 10s or 1h30m", text)
+		return 0, unsupported(field, "%.80q; expected a duration such as 500ms, 10s or 1h30m", text)
 	}
 	return d, nil
 }

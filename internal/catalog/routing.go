@@ -45,7 +45,7 @@ func buildRouting(wasStore *source.Store, was *routing, store *source.Store, gra
 	r.readGateways()
 	r.readRoutes()
 	r.buildFleets()
-	slices.SortStableFunc(r.now.verdicts, compareVerdicts)
+	slices.SortFunc(r.now.verdicts, compareVerdicts)
 	return r.now
 }
 
@@ -106,7 +106,11 @@ func (r *router) readGateways() {
 			if kept != nil && kept.accepted {
 				g = kept
 			}
-			v.Accepted = refusal.conditionKept(g == kept, "its other listeners work")
+			otherwise := "its other listeners work"
+			if len(g.listeners) == 0 {
+				otherwise = "it has no listener that works"
+			}
+			v.Accepted = refusal.conditionKept(g == kept, otherwise)
 		case refused > 0:
 			v.Accepted.Reason = ReasonListenersNotValid
 			v.Accepted.Message = fmt.Sprintf("%d of %d listeners are refused; the others work", refused, len(listeners))
@@ -214,9 +218,9 @@ func (r *router) attach(route *parsedRoute, g *gateway, parent gatewayv1.ParentR
 	case named:
 		return nil, refuse(ReasonNotAllowedByListeners, "", "the listeners' allowedRoutes do not admit HTTPRoutes of namespace %s", route.object.Namespace)
 	case parent.SectionName != nil && parent.Port != nil:
-		return nil, refuse(ReasonNoMatchingParent, ".sectionName", "%s has no working listener %q on port %d", g.ref(), *parent.SectionName, *parent.Port)
+		return nil, refuse(ReasonNoMatchingParent, ".sectionName", "%s has no working listener %.80q on port %d", g.ref(), *parent.SectionName, *parent.Port)
 	case parent.SectionName != nil:
-		return nil, refuse(ReasonNoMatchingParent, ".sectionName", "%s has no working listener %q", g.ref(), *parent.SectionName)
+		return nil, refuse(ReasonNoMatchingParent, ".sectionName", "%s has no working listener %.80q", g.ref(), *parent.SectionName)
 	case parent.Port != nil:
 		return nil, refuse(ReasonNoMatchingParent, ".port", "%s has no working listener on port %d", g.ref(), *parent.Port)
 	}

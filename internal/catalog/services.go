@@ -40,7 +40,7 @@ type serviceWork struct {
 // keptParts are the last accepted versions of what a Service is made of.
 type keptParts struct {
 	slices   map[string]*discoveryv1.EndpointSlice
-	settings map[source.Ref]settings
+	settings map[source.Ref]*settings
 }
 
 // buildServices makes every Service again whose inputs changed. Stores share objects, so pointers tell.
@@ -61,9 +61,8 @@ func buildServices(was, now memory) *services {
 	changed := map[types.NamespacedName]*serviceWork{}
 	for name, object := range now.store.Services {
 		last := was.services.byObject[name]
-		inputs := &serviceWork{object: object, slices: s.slices[name]}
-		if last == nil || was.opts != now.opts || !last.uses(inputs, was, now) {
-			changed[name] = inputs
+		if last == nil || was.opts != now.opts || !last.uses(object, s.slices[name], was, now) {
+			changed[name] = &serviceWork{object: object, slices: s.slices[name]}
 		}
 	}
 	gone := len(now.store.Services) < len(s.byObject)+added(s.byObject, changed)
@@ -102,9 +101,9 @@ func added(known, changed map[types.NamespacedName]*serviceWork) (n int) {
 	return n
 }
 
-// uses says whether w was made of the inputs and of the stages of now.
-func (w *serviceWork) uses(inputs *serviceWork, was, now memory) bool {
-	if w.object != inputs.object || !slices.Equal(w.slices, inputs.slices) {
+// uses says whether w was made of these objects and of the stages of now.
+func (w *serviceWork) uses(object *corev1.Service, group []*discoveryv1.EndpointSlice, was, now memory) bool {
+	if w.object != object || !slices.Equal(w.slices, group) {
 		return false
 	}
 	if !sameMap(was.store.Pods, now.store.Pods) {
@@ -181,11 +180,14 @@ func servicePorts(object *corev1.Service) iter.Seq2[string, *corev1.ServicePort]
 	}
 }
 
+// defaultBalance is the policy of all Services that no BalancePolicy reaches.
+var defaultBalance = v1alpha1.DefaultBalance()
+
 // build fills in the results.
 func (w *serviceWork) build(last *serviceWork, name types.NamespacedName, now memory) {
 	w.readers = now.grants.readers(name)
 	w.pods = map[types.NamespacedName]*corev1.Pod{}
-	w.kept = keptParts{slices: map[string]*discoveryv1.EndpointSlice{}, settings: map[source.Ref]settings{}}
+	w.kept = keptParts{slices: map[string]*discoveryv1.EndpointSlice{}, settings: map[source.Ref]*settings{}}
 	ref := source.Ref{Kind: source.KindService, Namespace: name.Namespace, Name: name.Name}
 	verdict := Verdict{Object: ref, Accepted: accepted(), ResolvedRefs: resolved()}
 	if w.object.Spec.Type == corev1.ServiceTypeExternalName {
@@ -193,7 +195,7 @@ func (w *serviceWork) build(last *serviceWork, name types.NamespacedName, now me
 	}
 	w.verdicts = append(w.verdicts, verdict)
 
-	reader := sliceReader{work: w, last: last, store: now.store, opts: now.opts, ofPods: map[types.NamespacedName]settings{}}
+	reader := sliceReader{work: w, last: last, store: now.store, opts: now.opts, ofPods: map[types.NamespacedName]*settings{}}
 	groups := reader.read()
 	for portName, port := range servicePorts(w.object) {
 		s := &Service{
@@ -204,7 +206,7 @@ func (w *serviceWork) build(last *serviceWork, name types.NamespacedName, now me
 		if e != nil {
 			s.Policy, s.HasPolicy, s.Policies = e.spec, true, e.refs()
 		} else {
-			s.Policy = v1alpha1.DefaultBalance()
+			s.Policy = defaultBalance
 		}
 		s.Endpoints = reader.endpoints(groups, port, s)
 		w.effective = append(w.effective, e)
@@ -214,5 +216,5 @@ func (w *serviceWork) build(last *serviceWork, name types.NamespacedName, now me
 		}
 		w.results = append(w.results, share(prev, s))
 	}
-	slices.SortStableFunc(w.verdicts, compareVerdicts)
+	slices.SortFunc(w.verdicts, compareVerdicts)
 }

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"cmp"
 	"maps"
 	"reflect"
 	"strings"
@@ -36,6 +35,11 @@ func nameOf(o metav1.Object) types.NamespacedName {
 // older orders objects as Gateway API settles conflicts: by creation, then by "<namespace>/<name>".
 // Objects of a directory have no creation, which makes the name decide.
 func older(a, b metav1.Object) int {
-	return cmp.Or(a.GetCreationTimestamp().Time.Compare(b.GetCreationTimestamp().Time),
-		strings.Compare(a.GetNamespace()+"/"+a.GetName(), b.GetNamespace()+"/"+b.GetName()))
+	if c := a.GetCreationTimestamp().Time.Compare(b.GetCreationTimestamp().Time); c != 0 {
+		return c
+	}
+	if a.GetNamespace() == b.GetNamespace() {
+		return strings.Compare(a.GetName(), b.GetName())
+	}
+	return strings.Compare(a.GetNamespace()+"/"+a.GetName(), b.GetNamespace()+"/"+b.GetName())
 }

@@ -70,9 +70,14 @@ func compareRefs(a, b source.Ref) int {
 	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }
 
+// compareVerdicts orders verdicts by object, then parent. Of one object with two verdicts on the same
+// (listeners of one name, say) the field decides, so that the order is the same every time.
 func compareVerdicts(a, b Verdict) int {
-	return cmp.Or(compareRefs(a.Object, b.Object), compareRefs(a.Parent, b.Parent),
-		strings.Compare(a.Section, b.Section), cmp.Compare(a.Port, b.Port))
+	if c := compareRefs(a.Object, b.Object); c != 0 {
+		return c
+	}
+	return cmp.Or(compareRefs(a.Parent, b.Parent), strings.Compare(a.Section, b.Section), cmp.Compare(a.Port, b.Port),
+		strings.Compare(a.Accepted.Field, b.Accepted.Field), strings.Compare(a.Accepted.Message, b.Accepted.Message))
 }
 
 // joinVerdicts collects the verdicts of all stages. Most changes alter none of them, so the first thing
@@ -90,7 +95,7 @@ func joinVerdicts(prev *Catalog, now memory) []Verdict {
 	for _, s := range now.services.byObject {
 		all = append(all, s.verdicts...)
 	}
-	slices.SortStableFunc(all, compareVerdicts)
+	slices.SortFunc(all, compareVerdicts)
 	return mergeAnnotated(all)
 }
 
