@@ -137,7 +137,7 @@ func explainEndpoint(b *strings.Builder, out screen, e admin.EndpointView) {
 		}
 		return
 	}
-	t := newTable("  STAGE", ">FACTOR", ">VALUE", "WHY")
+	t := newTable("  STAGE", ">VALUE", ">FACTOR", "WHY")
 	for _, r := range e.Reasons {
 		value := "-"
 		if r.Value != nil {
@@ -145,9 +145,9 @@ func explainEndpoint(b *strings.Builder, out screen, e admin.EndpointView) {
 		}
 		factor := "-"
 		if r.Factor != nil {
-			factor = fmt.Sprintf("x %.3f", *r.Factor)
+			factor = fmt.Sprintf("x %.4g", *r.Factor)
 		}
-		t.add(text("  %s", r.Term), text("%s", factor), text("%s", value), text("%s", r.Text))
+		t.add(text("  %s", r.Term), text("%s", value), text("%s", factor), text("%s", r.Text))
 	}
 	_ = t.print(screen{Writer: b, colours: out.colours}, "") // a Builder does not fail
 	if e.Computed != nil {

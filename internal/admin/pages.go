@@ -29,7 +29,7 @@ var pages = parsePages()
 
 func parsePages() map[string]*template.Template {
 	layout := template.Must(template.New("layout.html").Funcs(template.FuncMap{
-		"percent": percent, "decimal": decimal, "bar": bar, "ago": ago, "clock": clock,
+		"percent": percent, "decimal": decimal, "bar": bar, "over": over, "largest": largest, "ago": ago, "clock": clock,
 		"lines": diffLines, "step": step, "bad": Bad, "types": typesInOrder, "short": short, "lower": lower,
 		"pretty": pretty, "quantity": quantity, "previous": func(n uint64) uint64 { return n - 1 },
 		"page": func(d pageData, view any) pageData { d.View = view; return d },
@@ -180,6 +180,23 @@ func pretty(raw json.RawMessage) string {
 		return string(raw)
 	}
 	return b.String()
+}
+
+// largest is the largest share, by which the bars of a Service are scaled: of many endpoints each has
+// little.
+func largest(endpoints []EndpointView) float64 {
+	most := 0.0
+	for _, e := range endpoints {
+		most = max(most, e.Share)
+	}
+	return most
+}
+
+func over(share, most float64) float64 {
+	if most == 0 {
+		return 0
+	}
+	return share / most
 }
 
 // ago is how long before now t was, in one unit.

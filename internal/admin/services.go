@@ -148,9 +148,11 @@ func (m moment) endpointViews(svc *catalog.Service, decisions weights.Decisions)
 			view.Computed = number(d.Computed)
 			view.HealthScore, view.QPSDecayFactor = d.HealthScore, d.QPSDecayFactor
 			for _, r := range d.Reasons {
-				view.Reasons = append(view.Reasons, ReasonView{
-					Term: r.Term, Value: number(r.Value), Unit: r.Unit, Factor: number(r.Factor), Text: r.Text,
-				})
+				reason := ReasonView{Term: r.Term, Unit: r.Unit, Factor: number(r.Factor), Text: r.Text}
+				if r.Value != 0 || r.Unit != "" {
+					reason.Value = number(r.Value)
+				}
+				view.Reasons = append(view.Reasons, reason)
 			}
 		}
 		if total > 0 {

@@ -161,7 +161,7 @@ type ReadingView struct {
 	ErrorRatio *float64  `json:"errorRatio,omitempty"` // 0 to 1
 }
 
-// ReasonView is one stage between an endpoint's base and its weight.
+// ReasonView is one stage between an endpoint's base and its weight. Where no quantity decided Value is absent.
 type ReasonView struct {
 	Term   string   `json:"term"`
 	Value  *float64 `json:"value,omitempty"`
