@@ -128,7 +128,7 @@ func TestEmptyDirectoryChangesNothing(t *testing.T) {
 		f.expect("one:1", held)
 		time.Sleep(settle - 1)
 		f.expect("one:1", held)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		f.expect("one:1 two:1")
 		if f.store.Get(serviceRef("one")) != one {
 			t.Error("an object that came back as it was is another")
