@@ -24,7 +24,7 @@ type Reference struct {
 // first call only notes the minute: a first estimate is too rough to be held against an endpoint for
 // an hour. phase, less than a minute, spreads the work of many endpoints.
 func (r *Reference) Observe(now time.Time, phase time.Duration, capacity float64) {
-	minute := now.Add(phase).Unix() / 60
+	minute := max(1, now.Add(phase).Unix()/60)
 	if r.minute == 0 || minute < r.minute {
 		r.minute = minute
 		return

@@ -108,9 +108,15 @@ func (m *Machine) join(t *tick, endpoints []Endpoint) {
 }
 
 func (m *Machine) sameMembers(sorted []Endpoint) bool {
-	return slices.EqualFunc(m.members, sorted, func(e member, s Endpoint) bool {
-		return e.Address == s.Key.Address && e.Instance == s.Instance
-	})
+	if len(m.members) != len(sorted) {
+		return false
+	}
+	for i := range sorted {
+		if m.members[i].Address != sorted[i].Key.Address || m.members[i].Instance != sorted[i].Instance {
+			return false
+		}
+	}
+	return true
 }
 
 // exchange merges two sorted lists: the members that were and the endpoints that are.

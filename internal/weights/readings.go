@@ -3,7 +3,7 @@ package weights
 import (
 	"cmp"
 	"math"
-	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -53,8 +53,8 @@ func (e *EndpointState) lastOf(terms signals.Terms) Stamp {
 func (m *Machine) accept(now time.Time, readings []signals.Reading) {
 	for i := range readings {
 		r := &readings[i]
-		at, found := slices.BinarySearchFunc(m.members, r.Endpoint.Address, func(e member, address string) int {
-			return strings.Compare(e.Address, address)
+		at, found := sort.Find(len(m.members), func(i int) int {
+			return strings.Compare(r.Endpoint.Address, m.members[i].Address)
 		})
 		if !found || r.Endpoint.Service != m.service {
 			continue
