@@ -12,6 +12,7 @@ import (
 type metrics struct {
 	streams   *prometheus.GaugeVec
 	responses *prometheus.CounterVec
+	resources *prometheus.CounterVec
 	acks      *prometheus.CounterVec
 	nacks     *prometheus.CounterVec
 	refused   *prometheus.CounterVec
@@ -28,6 +29,10 @@ func newMetrics(r prometheus.Registerer) metrics {
 		responses: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "evenkeel_xds_responses_total",
 			Help: "Discovery responses sent.",
+		}, []string{"type", "protocol"}),
+		resources: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "evenkeel_xds_resources_total",
+			Help: "Resources in the discovery responses sent; a node that returns with what it had is sent none.",
 		}, []string{"type", "protocol"}),
 		acks: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "evenkeel_xds_acks_total",

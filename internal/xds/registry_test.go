@@ -159,6 +159,41 @@ func TestPartOfABatchRefused(t *testing.T) {
 	p.untilState("envoy-1", translate.EDS, Synced)
 }
 
+// TestSotWStates: the same walk where versions are of a type and not of a resource.
+func TestSotWStates(t *testing.T) {
+	p := startPlane(t, Options{})
+	resources := resourcesOf("shop/cart:80", 1)
+	resources[resource.EndpointType] = append(resources[resource.EndpointType], assignment("shop/pay:80", 1, 8081))
+	p.set(fleet, "1", resources)
+	c := p.sotw()
+	c.send(&discoveryv3.DiscoveryRequest{Node: node("client", fleet), TypeUrl: resource.EndpointType, ResourceNames: []string{"shop/cart:80"}})
+	first := c.recv()
+	if s := p.state("client", translate.EDS); s.State != Pending || s.SentVersion != "1" {
+		t.Errorf("sent: %+v", s)
+	}
+	c.ack(first, "shop/cart:80")
+	p.untilState("client", translate.EDS, Synced)
+	c.ack(first, "shop/cart:80", "shop/pay:80")
+	more := c.recv()
+	if s := p.state("client", translate.EDS); s.State != Pending {
+		t.Errorf("a new name of the same version is on its way: %+v", s)
+	}
+	c.ack(more, "shop/cart:80", "shop/pay:80")
+	p.untilState("client", translate.EDS, Synced)
+
+	p.set(fleet, "2", resourcesOf("shop/cart:80", 2))
+	c.nack(c.recv(), "1", `cluster_name: "shop/cart:80"`, "shop/cart:80", "shop/pay:80")
+	if s := p.untilState("client", translate.EDS, Nacked); s.Version != "1" || s.Nacked != 1 {
+		t.Errorf("refused: %+v", s)
+	}
+	if n := p.Registry().Nacks(); len(n) != 1 || n[0].Resource != "shop/cart:80" || n[0].Version != "2" {
+		t.Errorf("refusals: %+v", n)
+	}
+	p.set(fleet, "3", resourcesOf("shop/cart:80", 3))
+	c.ack(c.recv(), "shop/cart:80")
+	p.untilState("client", translate.EDS, Synced)
+}
+
 func TestFactsOfANode(t *testing.T) {
 	envoy := node("envoy-1", fleet)
 	envoy.UserAgentName = "envoy"

@@ -169,7 +169,7 @@ func (s *adsStream) OnStreamDeltaResponse(_ int64, req *discoveryv3.DeltaDiscove
 	for _, res := range resp.GetResources() {
 		r.versions[res.GetName()] = res.GetVersion()
 	}
-	s.sent(req.GetTypeUrl(), r)
+	s.sent(req.GetTypeUrl(), r, len(resp.GetResources()))
 }
 
 // OnStreamRequest implements the library's SotW callbacks.
@@ -217,16 +217,17 @@ func (s *adsStream) OnStreamResponse(_ context.Context, _ int64, req *discoveryv
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	resp.ControlPlane = s.registry.controlPlane
-	s.sent(req.GetTypeUrl(), response{nonce: resp.GetNonce(), version: resp.GetVersionInfo(), at: time.Now()})
+	s.sent(req.GetTypeUrl(), response{nonce: resp.GetNonce(), version: resp.GetVersionInfo(), at: time.Now()}, len(resp.GetResources()))
 }
 
-func (s *adsStream) sent(url string, r response) {
+func (s *adsStream) sent(url string, r response, resources int) {
 	sub := s.types[url]
 	if sub == nil {
 		return
 	}
 	sub.send(r, s.protocol == sotw)
 	s.registry.metrics.responses.WithLabelValues(typeLabel(sub.kind), s.protocol).Inc()
+	s.registry.metrics.resources.WithLabelValues(typeLabel(sub.kind), s.protocol).Add(float64(resources))
 }
 
 // answered takes the first answer to a response. A refusal is known by error_detail alone: an

@@ -1,9 +1,13 @@
 package xds
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -12,6 +16,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -329,6 +334,41 @@ func TestAPanicEndsOneStream(t *testing.T) {
 	}
 }
 
+func TestDrainRefusesNewStreams(t *testing.T) {
+	s := streams{most: 2}
+	ctx, release, err := s.admit(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.drain(0)
+	if context.Cause(ctx) != errDraining {
+		t.Errorf("an open stream was ended with %v", context.Cause(ctx))
+	}
+	release()
+	if _, _, err := s.admit(t.Context()); status.Code(err) != codes.Unavailable {
+		t.Errorf("%v, want Unavailable", err)
+	}
+}
+
+// TestDrainIsSpreadAndBounded runs on a clock of its own.
+func TestDrainIsSpreadAndBounded(t *testing.T) {
+	for open, want := range map[int]time.Duration{1: 0, 11: 100 * time.Millisecond, 1000: 999 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			s := streams{most: 1000}
+			for range open {
+				if _, _, err := s.admit(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			start := time.Now()
+			s.drain(time.Second)
+			if took := time.Since(start); took != want {
+				t.Errorf("%d streams ended in %v, want %v", open, took, want)
+			}
+		})
+	}
+}
+
 func TestServeEndsItsStreams(t *testing.T) {
 	p := startPlane(t, Options{})
 	var streams []interface{ RecvMsg(any) error }
@@ -359,4 +399,57 @@ func TestServeEndsItsStreams(t *testing.T) {
 	if got := p.counter("evenkeel_xds_streams"); got != 0 {
 		t.Errorf("%v streams counted after the end", got)
 	}
+}
+
+// FuzzRequests feeds sequences of requests and responses to a stream: whatever they are, what it
+// remembers stays bounded, and it can be shown.
+func FuzzRequests(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3})
+	f.Add([]byte("subscribe, be sent, refuse, be sent, accept, unsubscribe"))
+	cache := newCache()
+	f.Fuzz(func(t *testing.T, script []byte) {
+		opts := Options{MaxNames: 8, Log: slog.New(slog.DiscardHandler)}.withDefaults(cache)
+		r := newRegistry(cache, opts)
+		d, s := r.open(delta), r.open(sotw)
+		urls := []string{resource.EndpointType, resource.ClusterType, "type.googleapis.com/unknown", ""}
+		for len(script) >= 3 {
+			op, what, who := script[0], int(script[1]), int(script[2])
+			script = script[3:]
+			url, nonce, name := urls[what%len(urls)], fmt.Sprint(who%8), string(rune('a'+who%16))
+			var refusal *statuspb.Status
+			if op&8 != 0 {
+				refusal = &statuspb.Status{Message: `cluster_name: "` + name + `"`}
+			}
+			var n *corev3.Node
+			if op&16 != 0 {
+				n = node(fmt.Sprint("envoy-", who&1), fleet)
+			}
+			names := []string{name, "*", name + "/*"}[:what%4%3]
+			var err error
+			switch op % 4 {
+			case 0:
+				err = d.OnStreamDeltaRequest(1, &discoveryv3.DeltaDiscoveryRequest{Node: n, TypeUrl: url, ResponseNonce: nonce, ResourceNamesSubscribe: names, ErrorDetail: refusal})
+			case 1:
+				err = d.OnStreamDeltaRequest(1, &discoveryv3.DeltaDiscoveryRequest{Node: n, TypeUrl: url, ResponseNonce: nonce, ResourceNamesUnsubscribe: names, InitialResourceVersions: map[string]string{name: nonce}})
+			case 2:
+				d.OnStreamDeltaResponse(1, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: url}, &discoveryv3.DeltaDiscoveryResponse{Nonce: nonce, SystemVersionInfo: nonce,
+					Resources: []*discoveryv3.Resource{{Name: name, Version: nonce}}, RemovedResources: names})
+				s.OnStreamResponse(t.Context(), 1, &discoveryv3.DiscoveryRequest{TypeUrl: url}, &discoveryv3.DiscoveryResponse{Nonce: nonce, VersionInfo: nonce})
+			case 3:
+				err = s.OnStreamRequest(1, &discoveryv3.DiscoveryRequest{Node: n, TypeUrl: url, ResponseNonce: nonce, ResourceNames: names, ErrorDetail: refusal})
+			}
+			if err != nil {
+				return // the stream is closed
+			}
+			for _, stream := range []*adsStream{d, s} {
+				for url, sub := range stream.types {
+					if sub.size() > opts.MaxNames {
+						t.Fatalf("%s: %d names, at most %d", url, sub.size(), opts.MaxNames)
+					}
+				}
+			}
+			r.Proxies()
+			r.Nacks()
+		}
+	})
 }

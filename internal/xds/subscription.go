@@ -30,7 +30,8 @@ type subscription struct {
 	// and has not been sent a successor of.
 	refused map[string]string
 
-	// matched is the snapshot's version that the client was found to hold; "" after anything changed.
+	// matched is the snapshot's version that the client was found to hold; "" after it was sent
+	// something or asked for something else.
 	matched string
 
 	counts struct{ sent, acked, nacked uint64 }
@@ -69,7 +70,6 @@ func (s *subscription) take(nonce string) (response, bool) {
 func (s *subscription) accept(r response, now time.Time) {
 	s.acked, s.ackedAt = r.version, now
 	s.counts.acked++
-	s.matched = ""
 	delete(s.refused, "")
 	if len(r.versions)+len(r.removed) == 0 {
 		return
@@ -88,7 +88,6 @@ func (s *subscription) accept(r response, now time.Time) {
 }
 
 func (s *subscription) refuse(r response, delta bool) {
-	s.matched = ""
 	if s.refused == nil {
 		s.refused = map[string]string{}
 	}
