@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -127,8 +128,8 @@ func lineOf(v *value, key string) int {
 // strange tells a slip of the pen, or a kind that our own group has not, from one that is none of ours.
 func strange(group, kindName string) *issue {
 	for _, k := range kinds {
-		if k.group == group && kindName != k.name && near(kindName, []string{k.name}) != "" &&
-			(strings.EqualFold(kindName, k.name) || strings.TrimSuffix(kindName, "s") == k.name) {
+		// One letter, as TCPRoute is two from HTTPRoute and a kind of its own.
+		if k.group == group && (strings.EqualFold(kindName, k.name) || len(kindName) < 60 && levenshtein.ComputeDistance(kindName, k.name) == 1) {
 			return &issue{field: "kind", message: fmt.Sprintf("unknown kind %q; did you mean %q?", kindName, k.name)}
 		}
 	}
@@ -152,7 +153,7 @@ func (r *reader) object(v *value, k kind, version string) {
 		}
 	}
 	defer func() {
-		if d.ref.Name == "" { // no telling which object it is
+		if d.ref.Name == "" || len(d.ref.Name) > 253 || len(d.ref.Namespace) > 63 { // no telling which object it is
 			d.ref = source.Ref{}
 		}
 		r.documents = append(r.documents, d)

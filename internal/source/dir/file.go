@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"evenkeel.io/controlplane/internal/source"
@@ -157,7 +158,7 @@ func (f *file) take(documents []document, before *file) {
 		}
 		for _, i := range d.issues {
 			f.problems = append(f.problems, source.Problem{
-				File: f.path, Line: i.line, Object: d.ref, Field: i.field, Message: i.message, Kept: kept,
+				File: f.path, Line: i.line, Object: d.ref, Field: shorten(i.field), Message: shorten(i.message), Kept: kept,
 			})
 		}
 	}
@@ -166,6 +167,15 @@ func (f *file) take(documents []document, before *file) {
 			File: f.path, Line: f.problems[maxProblems].Line, Message: fmt.Sprintf("%d more problems from here on", more),
 		})
 	}
+}
+
+// shorten bounds a text that quotes the file.
+func shorten(text string) string {
+	const most = 500
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
 func count(objects int) string {

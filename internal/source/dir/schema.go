@@ -193,7 +193,10 @@ func (c *checker) eachMember(v *value, path string, visit func(member, string)) 
 
 // near is the name that was probably meant, "" if none is near.
 func near(name string, names []string) string {
-	best, distance := "", max(1, len(name)/3)+1
+	best, distance := "", max(1, min(len(name), 30)/3)+1
+	if len(name) > 60 {
+		return "" // not a slip of the pen
+	}
 	for _, candidate := range names {
 		if strings.EqualFold(candidate, name) {
 			return candidate

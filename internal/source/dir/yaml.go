@@ -181,13 +181,26 @@ func (c *converter) mapping(v *value, n *yaml.Node, depth int, aliased bool) *va
 		}
 		v.members = append(v.members, member{key: key.Value, line: key.Line + c.offset, value: converted})
 	}
-	for _, m := range merged {
-		if m.shape != isMapping {
+	return v.merge(merged)
+}
+
+// merge adds the members of merge keys that v does not have itself; of several, the first counts.
+func (v *value) merge(from []*value) *value {
+	if len(from) == 0 {
+		return v
+	}
+	has := make(map[string]bool, len(v.members))
+	for _, m := range v.members {
+		has[m.key] = true
+	}
+	for _, mapping := range from {
+		if mapping.shape != isMapping {
 			return v.fault("has a merge key << of something that is not a mapping")
 		}
-		for _, inherited := range m.members {
-			if v.get(inherited.key) == nil {
-				v.members = append(v.members, inherited)
+		for _, m := range mapping.members {
+			if !has[m.key] {
+				has[m.key] = true
+				v.members = append(v.members, m)
 			}
 		}
 	}
