@@ -1,5 +1,7 @@
 // Command lb measures how evenly and how fast one real Envoy serves a load from servers of uneven speed,
-// under several ways to balance it. See docs/benchmarks/lb.md.
+// under several ways to balance it. It prints a report in Markdown; docs/benchmarks/lb.md is one.
+//
+//	make build && go run ./bench/lb > docs/benchmarks/lb.md
 //
 // Every run starts from nothing (fresh servers, control plane and Envoy), lets the system settle, and
 // measures a window. The ways to balance ("arms") take turns, repetition by repetition, so that whatever
@@ -99,7 +101,7 @@ func benchmark(ctx context.Context, args []string) error {
 			runs = append(runs, r)
 		}
 	}
-	x.print(os.Stdout, runs)
+	x.print(os.Stdout, strings.Join(append([]string{"go run ./bench/lb"}, args...), " "), runs)
 	return nil
 }
 

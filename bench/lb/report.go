@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 
 	"evenkeel.io/controlplane/internal/demo"
@@ -24,11 +25,29 @@ var measures = []measure{
 	{"machine busy %", "%.0f", func(r run) float64 { return r.busy * 100 }},
 }
 
-// print writes two Markdown tables: medians of the runs that count, and all runs.
-func (x experiment) print(out io.Writer, runs []run) {
-	fmt.Fprintf(out, "%d servers of %d workers, speeds 1x to %gx, mean service time %s at 1x (hyper-exponential), %.0f %% load, one Envoy; "+
-		"%d runs of each, %s measured after %s; %d CPUs.\n\n",
-		x.servers, x.workers, x.fastest, x.work, x.load*100, x.repetitions, x.window, x.warmup, runtime.NumCPU())
+// print writes the whole report in Markdown: how it was made, medians of the runs that count, all runs.
+func (x experiment) print(out io.Writer, command string, runs []run) {
+	fmt.Fprintf(out, `# One real Envoy before uneven servers
+
+    %s
+
+%d simulated servers of %d workers each, of speeds from 1x to %gx, behind one Envoy on a machine of %d CPUs. A
+request takes %s on average at speed 1, hyper-exponentially distributed (squared coefficient of variation 4),
+and is queued first come, first served. Arrivals are a Poisson process at %.0f %% of the servers' capacity that does
+not wait for answers; latency counts from the moment a request should have been sent. Each of %d runs per arm
+starts from nothing, settles for %s and is measured for %s. The arms take turns, and in each turn all see the
+same arrival times.
+
+- LEAST_REQUEST: a BalancePolicy of mode Equal, which is Envoy's choice of the less busy of two servers.
+- Capacity: the same policy with mode Enforce, everything else at its default.
+- ROUND_ROBIN: Envoy alone. oracle: Envoy alone, with the servers' true speeds as weights.
+
+Utilisation is the share of its workers' time that a server was busy, known exactly to the simulation; max/avg is
+the busiest server over the mean, of the whole window and as the median over its slices of five seconds. Goodput is
+the share of requests answered with 2xx within a second. A run during which more than %.0f %% of the machine was in
+use does not count: its latencies are those of the machine.
+
+`, command, x.servers, x.workers, x.fastest, runtime.NumCPU(), x.work, x.load*100, x.repetitions, x.warmup, x.window, x.busyLimit*100)
 
 	x.printMedians(out, runs)
 	fmt.Fprintln(out, "\nEvery run:")
@@ -70,7 +89,7 @@ func (x experiment) printMedians(out io.Writer, runs []run) {
 		}
 		fmt.Fprintf(out, "| %s / %s | |", a.name, x.arms[0].name)
 		for j := range measures {
-			fmt.Fprintf(out, " %.2f |", medians[j]/baseline[j])
+			fmt.Fprintf(out, " %s |", number("%.2f", medians[j]/baseline[j]))
 		}
 		fmt.Fprintln(out)
 	}
@@ -91,7 +110,15 @@ func printHeading(out io.Writer, first, second string) {
 func printLine(out io.Writer, name string, counted int, values []float64) {
 	fmt.Fprintf(out, "| %s | %d |", name, counted)
 	for j, m := range measures {
-		fmt.Fprintf(out, " "+m.format+" |", values[j])
+		fmt.Fprintf(out, " %s |", number(m.format, values[j]))
 	}
 	fmt.Fprintln(out)
+}
+
+// number leaves a dash where no run counted.
+func number(format string, v float64) string {
+	if math.IsNaN(v) {
+		return "-"
+	}
+	return fmt.Sprintf(format, v)
 }

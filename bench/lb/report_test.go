@@ -16,7 +16,7 @@ func TestMediansLeaveOutRunsThatDoNotCount(t *testing.T) {
 		return run{arm: arm, imbalance: 1.5, imbalance5s: 1.5, p50: time.Millisecond, p99: p99, goodput: 1, busy: 0.5, counted: counted}
 	}
 	var out strings.Builder
-	x.print(&out, []run{
+	x.print(&out, "go run ./bench/lb", []run{
 		one("LEAST_REQUEST", 400*time.Millisecond, true), one("Capacity", 100*time.Millisecond, true),
 		one("LEAST_REQUEST", 9000*time.Millisecond, false), one("Capacity", 300*time.Millisecond, true),
 	})
@@ -29,6 +29,15 @@ func TestMediansLeaveOutRunsThatDoNotCount(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report has no line %s\n%s", want, out.String())
 		}
+	}
+}
+
+func TestArmWithoutARunThatCountsHasNoFigures(t *testing.T) {
+	chosen, _ := armsOf("LEAST_REQUEST")
+	var out strings.Builder
+	experiment{arms: chosen}.print(&out, "go run ./bench/lb", []run{{arm: "LEAST_REQUEST", imbalance: 1.5}})
+	if want := "| LEAST_REQUEST | 0 | - | - | - | - | - | - |"; !strings.Contains(out.String(), want) {
+		t.Errorf("the report has no line %s\n%s", want, out.String())
 	}
 }
 
