@@ -5,30 +5,24 @@ import (
 	"slices"
 )
 
-// ranked is a Route with what orders it.
-type ranked struct {
-	route  *Route
-	parent *parsedRoute
-}
-
 // sortRoutes puts the routes of a virtual host in the order in which they are tried (Gateway API v1,
 // HTTPRouteRule.matches): an exact path, a regular expression, the longest prefix; then one with a
 // method, the most headers, the most query parameters; then the oldest HTTPRoute, the first by
-// "<namespace>/<name>", and the order of rules and matches in it.
+// "<namespace>/<name>", and the order of rules and matches in it. In the order of this last group they
+// are given, so that a stable sort by the others is all.
 //
 // The place of regular expressions is left to implementations. After prefixes they would never be
 // reached where a rule takes "/", which is the default; before exact paths they would break the promise
 // that an exact path is the strongest. Among themselves the longer is tried first, like prefixes.
-func sortRoutes(routes []ranked) {
-	slices.SortStableFunc(routes, func(a, b ranked) int {
-		m, n := &a.route.Match, &b.route.Match
+func sortRoutes(routes []Route) {
+	slices.SortStableFunc(routes, func(a, b Route) int {
+		m, n := &a.Match, &b.Match
 		return cmp.Or(
 			cmp.Compare(pathClass(m.Path.Type), pathClass(n.Path.Type)),
 			cmp.Compare(len(n.Path.Value), len(m.Path.Value)),
 			cmp.Compare(methodClass(m.Method), methodClass(n.Method)),
 			cmp.Compare(len(n.Headers), len(m.Headers)),
 			cmp.Compare(len(n.Queries), len(m.Queries)),
-			older(a.parent.object, b.parent.object),
 		)
 	})
 }

@@ -267,20 +267,15 @@ func (r *router) buildFleet(g *gateway, attached map[*listener][]*parsedRoute, b
 		domains := virtualDomains(ports[port], attached)
 		for _, domain := range slices.SortedFunc(maps.Keys(domains), compareDomains) {
 			vhost := VirtualHost{Domain: domain}
-			var tried []ranked
 			for _, route := range domains[domain] {
 				if _, known := backends[route]; !known {
 					backends[route] = r.resolveRoute(route)
 				}
-				expanded := route.routes(port, backends[route])
-				for i := range expanded {
-					tried = append(tried, ranked{&expanded[i], route})
-				}
+				vhost.Routes = append(vhost.Routes, route.routes(port, backends[route])...)
 			}
-			sortRoutes(tried)
-			for _, t := range tried {
-				vhost.Routes = append(vhost.Routes, *t.route)
-				for _, b := range t.route.Backends {
+			sortRoutes(vhost.Routes)
+			for i := range vhost.Routes {
+				for _, b := range vhost.Routes[i].Backends {
 					if b.Service != "" {
 						services[b.Service] = true
 					}
