@@ -43,11 +43,13 @@ func printDiff(out screen, view admin.DiffView) error {
 	for _, change := range view.Changes {
 		op := state(change.Op)
 		fmt.Fprintf(&b, "%s %s %s\n", out.paint(op.colour, op.text), plain(change.Type), out.paint(bold, plain(change.Name)))
+		number := 0
 		for line := range strings.Lines(change.Text) {
 			line = strings.TrimRight(line, "\n")
+			number++
 			c := none
 			switch {
-			case strings.HasPrefix(line, "+++"), strings.HasPrefix(line, "---"), strings.HasPrefix(line, "@@"):
+			case number <= 2, strings.HasPrefix(line, "@@"): // the first two name what is compared
 				c = faint
 			case strings.HasPrefix(line, "+"):
 				c = green

@@ -40,7 +40,7 @@ func proxiesTable(out screen, view admin.ProxiesView) error {
 		row := []tableCell{text("%s", p.Node), text("%s", p.Fleet)}
 		for _, name := range translate.Types {
 			c := tableCell{text: "-"}
-			if of, ok := p.Types[string(name)]; ok && of.State != "NOT_SUBSCRIBED" {
+			if of := p.Types[string(name)]; of.Subscribed() {
 				if c = state(of.State); of.Lag > 0 {
 					c.text += " " + of.Lag.String()
 				}

@@ -30,7 +30,7 @@ var pages = parsePages()
 func parsePages() map[string]*template.Template {
 	layout := template.Must(template.New("layout.html").Funcs(template.FuncMap{
 		"percent": percent, "decimal": decimal, "bar": bar, "over": over, "largest": largest, "ago": ago, "clock": clock,
-		"lines": diffLines, "step": step, "bad": Bad, "types": typesInOrder, "short": short, "lower": lower,
+		"lines": diffLines, "step": step, "bad": Bad, "types": typesInOrder, "short": short, "lower": lower, "upper": strings.ToUpper,
 		"pretty": pretty, "quantity": quantity, "previous": func(n uint64) uint64 { return n - 1 },
 		"page": func(d pageData, view any) pageData { d.View = view; return d },
 	}).ParseFS(files, "pages/layout.html"))
@@ -234,7 +234,7 @@ func diffLines(text string) []diffLine {
 		line = strings.TrimRight(line, "\n")
 		class := ""
 		switch {
-		case strings.HasPrefix(line, "+++"), strings.HasPrefix(line, "---"), strings.HasPrefix(line, "@@"):
+		case len(lines) < 2, strings.HasPrefix(line, "@@"): // the first two name what is compared
 			class = "hunk"
 		case strings.HasPrefix(line, "+"):
 			class = "add"

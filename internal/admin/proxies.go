@@ -47,6 +47,9 @@ func (m moment) lag(t xds.TypeState) time.Duration {
 	return max(0, m.now.Sub(t.SentAt))
 }
 
+// Subscribed reports whether the node ever asked for the type.
+func (t TypeView) Subscribed() bool { return t.State != "" && t.State != xds.NotSubscribed }
+
 // InSync reports whether the proxy acknowledged everything that it subscribed to.
 func (p ProxyView) InSync() bool {
 	for _, t := range p.Types {
