@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"strings"
 
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protopath"
-	"google.golang.org/protobuf/reflect/protorange"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -49,7 +48,7 @@ func EncodeAfter(before *Resource, r translate.Resource) (*Resource, error) {
 		before.Source == r.Source && bytes.Equal(before.Bytes, encoded) {
 		return before, nil
 	}
-	if err := errors.Join(validateAll(r.Message), validateAnys(r), checkRules(r)); err != nil {
+	if err := errors.Join(checkRules(r), validateAnys(r.Message), validateAll(r.Message)); err != nil {
 		return nil, refuse(r, err)
 	}
 	refs, err := refsOf(r.Message)
@@ -84,32 +83,42 @@ func validateAll(m proto.Message) error {
 	return nil
 }
 
-// validateAnys does the same for the messages packed within r, which generated validators do not
-// open. Load assignments have none and are long, so they are not walked.
-func validateAnys(r translate.Resource) error {
-	if r.Type == translate.EDS {
+// validateAnys does the same for the messages packed within m, at any depth, which generated
+// validators do not open. Load assignments have none and are long, so they are not walked.
+func validateAnys(m proto.Message) error {
+	if _, ok := m.(*endpointv3.ClusterLoadAssignment); ok {
 		return nil
 	}
-	return protorange.Range(r.Message.ProtoReflect(), func(p protopath.Values) error {
-		last := p.Index(-1)
-		if last.Step.Kind() == protopath.AnyExpandStep {
-			return nil
-		}
-		message, ok := last.Value.Interface().(protoreflect.Message)
-		if !ok {
-			return nil
-		}
-		packed, ok := message.Interface().(*anypb.Any)
-		if !ok {
-			return nil
-		}
+	return eachAny(m.ProtoReflect(), func(packed *anypb.Any) error {
 		inner, err := packed.UnmarshalNew()
-		if err == nil {
-			err = validateAll(inner)
-		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", p.Path[1:], err)
+			return fmt.Errorf("%s: %w", packed.GetTypeUrl(), err)
 		}
-		return nil
+		return errors.Join(validateAll(inner), validateAnys(inner))
 	})
+}
+
+// eachAny visits the packed messages within m, m too, but does not look into them.
+func eachAny(m protoreflect.Message, visit func(*anypb.Any) error) error {
+	if packed, ok := m.Interface().(*anypb.Any); ok {
+		return visit(packed)
+	}
+	var err error
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		switch {
+		case field.IsMap() && field.MapValue().Message() != nil:
+			value.Map().Range(func(_ protoreflect.MapKey, item protoreflect.Value) bool {
+				err = eachAny(item.Message(), visit)
+				return err == nil
+			})
+		case field.IsList() && field.Message() != nil:
+			for i := 0; err == nil && i < value.List().Len(); i++ {
+				err = eachAny(value.List().Get(i).Message(), visit)
+			}
+		case field.Message() != nil && !field.IsMap():
+			err = eachAny(value.Message(), visit)
+		}
+		return err == nil
+	})
+	return err
 }

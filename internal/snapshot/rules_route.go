@@ -12,9 +12,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"google.golang.org/protobuf/reflect/protopath"
-	"google.golang.org/protobuf/reflect/protorange"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"evenkeel.io/controlplane/internal/translate"
 )
@@ -57,9 +54,6 @@ func checkDomain(d string) error {
 }
 
 func checkRoute(r *routev3.Route) error {
-	if r.GetAction() == nil {
-		return errors.New("does nothing: expected a backend, a redirect or a reply")
-	}
 	if clusters := r.GetRoute().GetWeightedClusters().GetClusters(); clusters != nil {
 		var sum uint64
 		for _, c := range clusters {
@@ -80,29 +74,65 @@ func checkRoute(r *routev3.Route) error {
 			return fmt.Errorf("%s: is negative", t.field)
 		}
 	}
-	return protorange.Range(r.ProtoReflect(), func(p protopath.Values) error {
-		last := p.Index(-1)
-		if message, ok := last.Value.Interface().(protoreflect.Message); ok {
-			switch m := message.Interface().(type) {
-			case *matcherv3.RegexMatcher:
-				limit := maxRegexLength
-				if parent, ok := p.Index(-2).Value.Interface().(protoreflect.Message); ok &&
-					parent.Descriptor() == (*matcherv3.RegexMatchAndSubstitute)(nil).ProtoReflect().Descriptor() {
-					limit = maxRewriteLength
-				}
-				return checkRegex(m.GetRegex(), limit)
-			case *corev3.HeaderValueOption:
-				return checkHeader(m.GetHeader().GetKey())
+	if err := checkExpressions(r); err != nil {
+		return err
+	}
+	if err := checkHeaderChange(r); err != nil {
+		return err
+	}
+	for _, c := range r.GetRoute().GetWeightedClusters().GetClusters() {
+		if err := checkHeaderChange(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkExpressions(r *routev3.Route) error {
+	matchers := []*matcherv3.RegexMatcher{r.GetMatch().GetSafeRegex()}
+	for _, h := range r.GetMatch().GetHeaders() {
+		matchers = append(matchers, h.GetStringMatch().GetSafeRegex())
+	}
+	for _, q := range r.GetMatch().GetQueryParameters() {
+		matchers = append(matchers, q.GetStringMatch().GetSafeRegex())
+	}
+	for _, m := range matchers {
+		if m != nil {
+			if err := checkRegex(m.GetRegex(), maxRegexLength); err != nil {
+				return err
 			}
 		}
-		if field := last.Step; field.Kind() == protopath.ListIndexStep {
-			switch p.Index(-2).Step.FieldDescriptor().Name() {
-			case "request_headers_to_remove", "response_headers_to_remove":
-				return checkHeader(last.Value.String())
+	}
+	return errors.Join(
+		checkRegex(r.GetRoute().GetRegexRewrite().GetPattern().GetRegex(), maxRewriteLength),
+		checkRegex(r.GetRedirect().GetRegexRewrite().GetPattern().GetRegex(), maxRewriteLength),
+	)
+}
+
+// changesHeaders are the messages of a route that may change headers: itself and its weighted clusters.
+type changesHeaders interface {
+	GetRequestHeadersToAdd() []*corev3.HeaderValueOption
+	GetResponseHeadersToAdd() []*corev3.HeaderValueOption
+	GetRequestHeadersToRemove() []string
+	GetResponseHeadersToRemove() []string
+}
+
+func checkHeaderChange(c changesHeaders) error {
+	for _, added := range [][]*corev3.HeaderValueOption{c.GetRequestHeadersToAdd(), c.GetResponseHeadersToAdd()} {
+		for _, h := range added {
+			if err := checkHeader(h.GetHeader().GetKey()); err != nil {
+				return err
 			}
 		}
-		return nil
-	})
+	}
+	for _, removed := range [][]string{c.GetRequestHeadersToRemove(), c.GetResponseHeadersToRemove()} {
+		for _, name := range removed {
+			if err := checkHeader(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func checkRegex(expression string, limit int) error {

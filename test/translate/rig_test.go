@@ -150,7 +150,17 @@ func (r *rig) accepted() {
 	}
 	for _, kind := range []string{"cluster_manager.cds", "listener_manager.lds"} {
 		if stats[kind+".update_success"] == 0 {
-			r.t.Errorf("Envoy never accepted %s; it has %v", kind, maps.Collect(maps.All(stats)))
+			r.t.Errorf("Envoy never accepted %s; it has %v", kind, stats)
+		}
+	}
+}
+
+// until waits for what is to come about, and fails if it does not within patience.
+func (r *rig) until(what string, done func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("it never happened that %s", what)
 		}
 	}
 }

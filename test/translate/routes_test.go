@@ -2,13 +2,17 @@ package translate
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"evenkeel.io/controlplane/internal/catalog"
+	"evenkeel.io/controlplane/internal/snapshot"
+	"evenkeel.io/controlplane/internal/translate"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -352,4 +356,35 @@ func TestProtocols(t *testing.T) {
 	if err := r.upgraded("a", "/ws"); err != nil {
 		t.Errorf("WebSocket: %v", err)
 	}
+}
+
+// TestSlotsDoNotHoldUpAnEnvoy: without the content of the filter slot an Envoy starts and serves, and
+// it takes and loses the content without a connection noticing.
+func TestSlotsDoNotHoldUpAnEnvoy(t *testing.T) {
+	s := backend(t, "echo")
+	hosts := []catalog.VirtualHost{{Domain: "*", Routes: []catalog.Route{{Name: "all", Match: prefix("/"), Backends: to(s)}}}}
+	r := start(t, hosts, s)
+	without := func() {
+		var rest []*snapshot.Resource
+		for _, typ := range translate.Types {
+			if typ != translate.ECDS {
+				rest = slices.AppendSeq(rest, maps.Values(r.served.Resources(typ)))
+			}
+		}
+		if err := r.cache.SetSnapshot(t.Context(), fleetName, snapshot.New(rest...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reloads := func() uint64 { return r.stat(`extension_config_discovery.*config_reload$`) }
+	r.until("the slot is filled", func() bool { return reloads() >= 1 })
+	without()
+	if got := r.do("GET", "a", "/", nil); got.Status != http.StatusOK {
+		t.Errorf("without the slot's content: %d, want 200", got.Status)
+	}
+	r.serve(hosts, s)
+	r.until("the slot is filled again", func() bool { return reloads() >= 2 })
+	if drained := r.stat("downstream_cx_drain_close$"); drained != 0 {
+		t.Errorf("%d connections were drained", drained)
+	}
+	r.accepted()
 }
