@@ -33,13 +33,13 @@ func body(contentType, rest string) http.HandlerFunc {
 
 func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// bomb is 50 MB of zeros in 50 KB.
+// bomb is 50 MB of zeros in 50 KB, as gzip members one after the other.
 var bomb = sync.OnceValue(func() []byte {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	z.Write(make([]byte, 50<<20))
+	z.Write(make([]byte, 1<<20))
 	z.Close()
-	return b.Bytes()
+	return bytes.Repeat(b.Bytes(), 50)
 })
 
 var faults = []struct {
@@ -60,7 +60,7 @@ var faults = []struct {
 	}, "larger than 1048576 bytes"},
 	{"50 MB streamed", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", textType)
-		for line := bytes.Repeat([]byte(secret+" 1\n"), 1000); ; {
+		for line := bytes.Repeat([]byte(secret+" 1\n"), 20_000); ; {
 			if _, err := w.Write(line); err != nil {
 				return
 			}

@@ -126,6 +126,11 @@ func TestNativeInterpolation(t *testing.T) {
 	if got := n.quantile(0.5); math.Abs(got-0.005) > 1e-12 {
 		t.Errorf("quantile %v, want the middle of the zero bucket", got)
 	}
+	// A threshold inside a bucket.
+	n = &native{zeroThreshold: 1.9, zero: 5, buckets: []bucket{{index: 1, count: 5}}}
+	if low, high := n.quantile(0.5), n.quantile(0.6); low != 1.9 || high < 1.9 || high > 2 {
+		t.Errorf("quantiles %v and %v across the threshold 1.9", low, high)
+	}
 }
 
 // TestNativeArithmetic: what was added can be told apart again, whatever the resolutions.

@@ -211,7 +211,9 @@ func (n *native) quantile(q float64) float64 {
 			continue
 		}
 		lower, upper := n.bound(b.index-1), n.bound(b.index)
-		if lower == 0 || math.IsInf(upper, 1) {
+		// What is in the bucket is above the zero bucket, wherever the bucket's own bound is.
+		lower = max(lower, n.zeroThreshold)
+		if lower == 0 || upper <= lower || math.IsInf(upper, 1) {
 			return lower
 		}
 		return lower * math.Pow(upper/lower, min(1, (rank-below)/b.count))
