@@ -289,7 +289,7 @@ func TestConstantInputsFallSilent(t *testing.T) {
 				p.take(p.m.Step(p.now, p.svc, last))
 			}
 		}
-		constant(150, Tick)
+		constant(450, Tick)       // of few requests a window the filter takes long to be sure
 		constant(65, time.Minute) // the reference of qps_decay_factor remembers for an hour
 		pushes := len(p.pushes)
 		constant(60, Tick)

@@ -100,12 +100,15 @@ func (m *Machine) begin(now time.Time, svc Service) *tick {
 }
 
 // setBack lets times after now, which there are when the clock was set back, count as now: else an
-// endpoint would be in slow start, or a push put off, for as long as the clock was set back by.
+// endpoint would be in slow start, a silent one fresh, or a push put off, for as long as the clock was
+// set back by.
 func (m *Machine) setBack(now time.Time) {
 	m.priorAt, m.published = earlier(m.priorAt, now), earlier(m.published, now)
 	for i := range m.members {
 		e := &m.members[i]
 		e.FirstSeen, e.Restarted = earlier(e.FirstSeen, now), earlier(e.Restarted, now)
+		e.Read, e.Load, e.Latency = e.Read.setBack(now), e.Load.setBack(now), e.Latency.setBack(now)
+		e.SuspectTo, e.StepTo = earlier(e.SuspectTo, e.Read.To), earlier(e.StepTo, e.Read.To)
 	}
 	for i := range m.gone {
 		m.gone[i].at = earlier(m.gone[i].at, now)

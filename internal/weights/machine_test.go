@@ -317,6 +317,57 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
+// Many weights that move a little, none beyond the deadband, are worth a push when more than 3 % of the
+// traffic moves.
+func TestShareMoves(t *testing.T) {
+	for _, c := range []struct {
+		by   float64
+		push bool
+	}{{0.1, false}, {0.155, true}} {
+		p := newPlant(t, 0)
+		for i := range 8 {
+			p.add(address(i), 1)
+		}
+		p.members()
+		pushes := len(p.pushes)
+		for range 30 {
+			p.now = p.now.Add(Tick)
+			var readings []signals.Reading
+			for i := range 8 {
+				done := 1e6
+				if i%2 == 0 {
+					done *= 1 + c.by
+				}
+				readings = append(readings, reading(p.now, address(i), done, 0.5))
+			}
+			p.take(p.m.Step(p.now, p.svc, readings))
+		}
+		// Half of the weights go up by sqrt(1+by) and half go down by it: by 4.9 % or 7.5 %, and with them
+		// 2.4 % or 3.6 % of the traffic.
+		if got := len(p.pushes) > pushes; got != c.push {
+			t.Errorf("half of the endpoints %v%% faster: pushed is %v", 100*c.by, got)
+		}
+	}
+}
+
+// Of several readings of an endpoint in one tick the latest counts, in whatever order they come.
+func TestLatestReadingCounts(t *testing.T) {
+	p := newPlant(t, 0)
+	p.add(address(0), 1)
+	p.add(address(1), 1)
+	p.members()
+	p.now = p.now.Add(Tick)
+	other := reading(p.now, address(1), 100, 0.5)
+	late := reading(p.now, address(0), 200, 0.5)
+	early := reading(p.now.Add(-Tick/2), address(0), 50, 0.5)
+	for _, readings := range [][]signals.Reading{{early, late, other}, {late, early, other}} {
+		d := restarted(t, p.m, p.now).Step(p.now, p.svc, readings)
+		if c := d.Endpoints[0].Reasons[1].Value; math.Abs(c-200) > 1e-9 {
+			t.Errorf("capacity %v req/s, want 200", c)
+		}
+	}
+}
+
 // The metadata of a Service whose weights do not move is published when its mean factor does: all
 // endpoints become slower alike.
 func TestDecayMoves(t *testing.T) {

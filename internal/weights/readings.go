@@ -35,6 +35,14 @@ func (s Stamp) fresh(now time.Time) bool {
 	return !s.To.IsZero() && now.Sub(s.To) <= s.freshness()
 }
 
+// setBack is s, not later than a reading can be that is not refused.
+func (s Stamp) setBack(now time.Time) Stamp {
+	if s.To.After(now.Add(s.Interval)) {
+		s.To = now
+	}
+	return s
+}
+
 func (s Stamp) freshness() time.Duration { return time.Duration(freshFor * float64(s.Interval)) }
 
 // lastOf is the latest reading that carried all the terms.
@@ -68,10 +76,8 @@ func (m *Machine) accept(now time.Time, readings []signals.Reading) {
 		if e.reading == nil {
 			continue
 		}
-		// What is not later than the last reading was seen before; but after a step back of the clock
-		// the last one seems to come from the future, and whatever comes now is newer.
-		seen := !e.reading.To.After(e.Read.To) && !e.Read.To.After(now.Add(e.Read.Interval))
-		if e.refused = refuse(now, e.reading); !seen && e.refused == "" {
+		e.refused = refuse(now, e.reading)
+		if e.refused == "" && e.reading.To.After(e.Read.To) {
 			e.take(now, e.reading)
 			continue
 		}

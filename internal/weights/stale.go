@@ -18,9 +18,6 @@ const (
 // is not the endpoint that fell silent but the metrics.
 func forgetStale(t *tick) {
 	t.judge()
-	if t.frozen != "" {
-		return
-	}
 	keep := math.Exp2(-float64(Tick) / float64(staleHalfLife))
 	for i := range t.m.members {
 		if e := &t.m.members[i]; e.Measured && t.fading(e) {
