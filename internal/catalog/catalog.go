@@ -249,4 +249,6 @@ type Condition struct {
 	Reason  string // a CamelCase word of Gateway API or of ours
 	Field   string // of the object, where the reason is one field's
 	Message string
+	// Kept says of what was refused that its last accepted version stays in force.
+	Kept bool
 }

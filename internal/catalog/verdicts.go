@@ -52,6 +52,7 @@ func (r *refusal) condition() Condition {
 // conditionKept says of a refused object what is in force in its place.
 func (r *refusal) conditionKept(kept bool, otherwise string) Condition {
 	c := r.condition()
+	c.Kept = kept
 	if kept {
 		otherwise = "the last accepted version stays in force"
 	}

@@ -120,6 +120,11 @@ func Conditions(in Input) []Object {
 		ancestor := ancestorOf(v)
 		if !refused[v.Object] { // else the verdict is on the version before
 			o.Conditions = append(o.Conditions, fromVerdict(TypeAccepted, v.Accepted, ancestor))
+			if v.Accepted.Kept {
+				c := degraded(ReasonLastKnownGood, "the last accepted version stays in force")
+				c.Ancestor = ancestor
+				o.Conditions = append(o.Conditions, c)
+			}
 		}
 		o.Conditions = append(o.Conditions, fromVerdict(TypeResolvedRefs, v.ResolvedRefs, ancestor))
 		if c, ok := fleets.programmed(v); ok {

@@ -169,6 +169,15 @@ func TestARefusedVerdictIsNotProgrammed(t *testing.T) {
 	}
 }
 
+func TestARefusedVersionOfAnAcceptedObjectIsDegraded(t *testing.T) {
+	in := fixture()
+	in.Catalog.Verdicts[3].Accepted = catalog.Condition{Reason: "Invalid", Message: "unknown method", Kept: true}
+	c := condition(t, find(t, Conditions(in), route), TypeDegraded)
+	if c.Status != "True" || c.Reason != "LastKnownGood" || c.Ancestor != "Gateway shop/edge http" {
+		t.Errorf("got %+v", c)
+	}
+}
+
 func TestProblems(t *testing.T) {
 	in := fixture()
 	in.Store.Problems = []source.Problem{
