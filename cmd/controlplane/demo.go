@@ -74,8 +74,15 @@ type rig struct {
 	backends demo.Fleet
 	stack    *demo.Stack
 	load     *demo.Load
-	policy   string // file
-	listener string // address of Envoy's listener
+	policy   string   // file
+	listener string   // address of Envoy's listener
+	started  []func() // end what was started, to be called from the last to the first
+}
+
+func (r *rig) stop() {
+	for _, end := range slices.Backward(r.started) {
+		end()
+	}
 }
 
 // measurement is what was seen in one of the two periods.
@@ -97,17 +104,18 @@ func runDemo(ctx context.Context, out io.Writer, o demoOptions) (err error) {
 		return err
 	}
 	defer func() {
-		if err != nil && !errors.Is(err, context.Canceled) {
+		// What may explain a failure stays; of one that came before anything was written there is nothing.
+		if err != nil && !errors.Is(err, context.Canceled) && os.Remove(dir) != nil {
 			err = fmt.Errorf("%w\nlogs and configuration are left in %s", err, dir)
 			return
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
-	r, stop, err := startRig(ctx, demo.NewScreen(out), dir)
+	r, err := startRig(ctx, demo.NewScreen(out), dir)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer r.stop()
 
 	if err := r.watch(ctx, "warming up", demoWarmup); err != nil {
 		return err
@@ -140,28 +148,22 @@ func runDemo(ctx context.Context, out io.Writer, o demoOptions) (err error) {
 	return verdict
 }
 
-// startRig starts everything with equal weights. stop ends all of it.
-func startRig(ctx context.Context, screen *demo.Screen, dir string) (_ *rig, stop func(), err error) {
-	var cleanup []func()
-	stop = func() {
-		for _, end := range slices.Backward(cleanup) {
-			end()
-		}
-	}
+// startRig starts everything with equal weights. If it fails, it has ended again what it started.
+func startRig(ctx context.Context, screen *demo.Screen, dir string) (_ *rig, err error) {
+	r := &rig{screen: screen}
 	defer func() {
 		if err != nil {
-			stop()
+			r.stop()
 		}
 	}()
 	envoyPath, err := demo.FindEnvoy()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	r := &rig{screen: screen}
 
 	addresses := make([]netip.Addr, len(demoSpeeds))
 	for i := range addresses {
@@ -169,7 +171,7 @@ func startRig(ctx context.Context, screen *demo.Screen, dir string) (_ *rig, sto
 	}
 	backendPort, err := demo.FreePort(demoBackendPort, addresses...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	configs := make([]demo.BackendConfig, len(demoSpeeds))
 	for i, speed := range demoSpeeds {
@@ -179,24 +181,24 @@ func startRig(ctx context.Context, screen *demo.Screen, dir string) (_ *rig, sto
 		}
 	}
 	if r.backends, err = demo.StartFleet(configs); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	cleanup = append(cleanup, func() { _ = r.backends.Close() })
+	r.started = append(r.started, func() { _ = r.backends.Close() })
 	screen.Printf("six backends on 127.0.1.1 to 127.0.1.6, port %d, of speeds %v", backendPort, demoSpeeds)
 
 	localhost := netip.MustParseAddr("127.0.0.1")
 	gatewayPort, err := demo.FreePort(demoGatewayPort, localhost)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	r.listener = netip.AddrPortFrom(localhost, gatewayPort).String()
 	config := filepath.Join(dir, "config")
 	if err := writeDemoConfig(config, gatewayPort, backendPort); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	r.policy = filepath.Join(config, "policy.yaml")
 	if err := setMode(r.policy, "Enforce", "Equal"); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 
 	r.stack, err = demo.StartStack(ctx, demo.StackOptions{
@@ -204,21 +206,21 @@ func startRig(ctx context.Context, screen *demo.Screen, dir string) (_ *rig, sto
 		XDSPort: 18000, AdminPort: 19000, EnvoyAdminPort: 9901,
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	cleanup = append(cleanup, r.stack.Stop)
+	r.started = append(r.started, r.stack.Stop)
 	screen.Printf("control plane at %s, serving %s", r.stack.AdminURL, config)
 	screen.Printf("Envoy listens on http://%s/", r.listener)
 
 	rate := demoLoad * r.backends.Capacity()
 	load, stopLoad, err := demo.StartLoad(ctx, demo.LoadOptions{URL: "http://" + r.listener + "/", Rate: rate, Seed: 1})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	r.load = load
-	cleanup = append(cleanup, stopLoad)
+	r.started = append(r.started, stopLoad)
 	screen.Printf("open-loop load of %.0f requests/s, %.0f %% of what the backends can do\n", rate, demoLoad*100)
-	return r, stop, nil
+	return r, nil
 }
 
 // writeDemoConfig copies examples/demo to dir with the ports that are free here.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,9 +23,9 @@ func TestExamplesAreAccepted(t *testing.T) {
 		}
 	}
 	// Its Service is the reader's own, so only what it says by itself can be right.
-	store, err := dir.Load("../../examples/first-policy")
+	store, err := dir.Load("../../examples/quickstart")
 	if err != nil || len(store.Problems) > 0 {
-		t.Errorf("examples/first-policy: %v, %v", store.Problems, err)
+		t.Errorf("examples/quickstart: %v, %v", store.Problems, err)
 	}
 }
 
@@ -71,6 +72,19 @@ func TestDemoChangesTheModeInTheFile(t *testing.T) {
 	}
 	if changed, _ := os.ReadFile(policy); string(changed) != strings.Replace(string(original), "  mode: Enforce\n", "  mode: Equal\n", 1) {
 		t.Errorf("the policy now reads\n%s", changed)
+	}
+}
+
+func TestDemoWithoutEnvoySaysSoAndLeavesNothing(t *testing.T) {
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
+	t.Setenv("ENVOY", "/nowhere/envoy")
+	err := runDemo(t.Context(), io.Discard, demoOptions{measure: time.Second})
+	if err == nil || !strings.Contains(err.Error(), "ENVOY=/nowhere/envoy") {
+		t.Errorf("error %v, want one that names ENVOY", err)
+	}
+	if left, _ := os.ReadDir(temporary); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }
 
