@@ -1,0 +1,41 @@
+# make help lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | column -t -s '|'
+
+.PHONY: build
+build: ## build bin/controlplane
+	@mkdir -p bin
+	go build -trimpath -buildvcs=auto -o bin/controlplane ./cmd/controlplane
+
+.PHONY: demo
+demo: build ## see weights move traffic through a real Envoy (KEEP=1 stays up)
+	@command -v envoy >/dev/null || hack/tools.sh envoy
+	bin/controlplane demo $(if $(KEEP),--keep)
+
+.PHONY: test
+test: lint ## install what the tests need, then run all of them
+	go test -race -timeout 20m ./...
+
+.PHONY: lint
+lint: ## formatting, vet, staticcheck, generated files
+	@hack/tools.sh
+	@hack/lint.sh
+
+.PHONY: generate
+generate: ## generated code and reference documentation
+	@hack/tools.sh controller-gen
+	go generate ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (default 1m)
+	hack/fuzz.sh $(or $(FUZZTIME),1m)
+
+.PHONY: bench
+bench: build ## Go benchmarks; the rigs of bench/ have commands of their own (see docs/benchmarks)
+	go test -run '^$$' -bench . -benchmem ./...

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+
+	"evenkeel.io/controlplane/api/v1alpha1"
+)
+
+//go:generate go test . -run TestReference -update
+
+var update = flag.Bool("update", false, "rewrite what the test compares with")
+
+// TestReference holds docs/reference against the code it is made from.
+func TestReference(t *testing.T) {
+	for name, page := range map[string]string{
+		"command-line.md":  commandLine(),
+		"balancepolicy.md": policyFields(t),
+		"metrics.md":       metricsPage(),
+	} {
+		path := filepath.Join("..", "..", "docs", "reference", name)
+		if *update {
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(page), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		have, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(have) != page {
+			t.Errorf("docs/reference/%s does not say what the code says: run make generate", name)
+		}
+	}
+}
+
+func commandLine() string {
+	var b strings.Builder
+	b.WriteString("# Command line\n\nMade from the code by `make generate`.\n\n")
+	root := newRootCommand()
+	fmt.Fprintf(&b, "%s\n", root.Long)
+	for _, c := range root.Commands() {
+		if c.Name() == "help" || c.Name() == "completion" {
+			continue
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n    %s\n\n%s\n", c.Name(), c.UseLine(), strings.TrimSpace(longOrShort(c)))
+		if c.Example != "" {
+			fmt.Fprintf(&b, "\n```sh\n%s\n```\n", c.Example)
+		}
+		if !c.LocalFlags().HasAvailableFlags() {
+			continue
+		}
+		b.WriteString("\n| flag | environment | default | |\n|---|---|---|---|\n")
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if f.Name == "help" {
+				return
+			}
+			value := f.DefValue
+			if f.Name == "node-id" {
+				value = "the host's name"
+			}
+			fmt.Fprintf(&b, "| `--%s` | `%s` | %s | %s |\n", f.Name, environmentName(f.Name), value, cell(f.Usage))
+		})
+	}
+	return b.String()
+}
+
+func longOrShort(c *cobra.Command) string {
+	if c.Long != "" {
+		return c.Long
+	}
+	return c.Short
+}
+
+// policyFields is a table of BalancePolicy.spec from the Go types' comments and the defaults.
+func policyFields(t *testing.T) string {
+	files := token.NewFileSet()
+	file, err := parser.ParseFile(files, filepath.Join("..", "..", "api", "v1alpha1", "balancepolicy_types.go"), nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	structs, docs := map[string]*ast.StructType{}, map[string]string{}
+	for _, decl := range file.Decls {
+		gen, ok := decl.(*ast.GenDecl)
+		if !ok {
+			continue
+		}
+		for _, spec := range gen.Specs {
+			if ts, ok := spec.(*ast.TypeSpec); ok {
+				docs[ts.Name.Name] = comment(gen.Doc)
+				if st, ok := ts.Type.(*ast.StructType); ok {
+					structs[ts.Name.Name] = st
+				}
+			}
+		}
+	}
+	defaults := map[string]any{}
+	body, err := yaml.Marshal(v1alpha1.DefaultBalance())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(body, &defaults); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "# BalancePolicy\n\nMade from the code by `make generate`.\n\n%s\n\n", docs["BalancePolicy"])
+	b.WriteString("| field | default | |\n|---|---|---|\n")
+	var walk func(prefix, typeName string, defaults map[string]any)
+	walk = func(prefix, typeName string, defaults map[string]any) {
+		for _, field := range structs[typeName].Fields.List {
+			name, _, _ := strings.Cut(jsonTag.FindStringSubmatch(field.Tag.Value)[1], ",")
+			value, inner := defaults[name], elementName(field.Type)
+			nested, _ := value.(map[string]any)
+			shown := ""
+			if structs[inner] == nil && value != nil {
+				shown = fmt.Sprintf("`%v`", value)
+			}
+			fmt.Fprintf(&b, "| `%s%s` | %s | %s |\n", prefix, name, shown, cell(comment(field.Doc)))
+			if structs[inner] != nil {
+				walk(prefix+name+".", inner, nested)
+			}
+		}
+	}
+	walk("spec.", "BalancePolicySpec", defaults)
+	return b.String()
+}
+
+var jsonTag = regexp.MustCompile(`json:"([^"]*)"`)
+
+func elementName(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.StarExpr:
+		return elementName(e.X)
+	case *ast.Ident:
+		return e.Name
+	}
+	return ""
+}
+
+func comment(group *ast.CommentGroup) string {
+	var lines []string
+	for line := range strings.Lines(group.Text()) {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "+") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.TrimSpace(strings.Join(lines, " "))
+}
+
+func cell(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "\n", " "), "|", "\\|")
+}
+
+func metricsPage() string {
+	plane := wire(serveOptions{configDir: "."}, nil, slog.New(slog.DiscardHandler))
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		plane.metrics.Describe(descs)
+		close(descs)
+	}()
+	rows := map[string]string{}
+	for d := range descs {
+		m := descText.FindStringSubmatch(d.String())
+		if m == nil || !strings.HasPrefix(m[1], "evenkeel_") {
+			continue // those of the Go runtime and the process are documented elsewhere
+		}
+		labels := ""
+		if m[3] != "" {
+			labels = "`" + strings.ReplaceAll(m[3], ",", "`, `") + "`"
+		}
+		rows[m[1]] = fmt.Sprintf("| `%s` | %s | %s |\n", m[1], labels, cell(strings.ReplaceAll(m[2], `\"`, `"`)))
+	}
+	var b strings.Builder
+	b.WriteString("# Metrics\n\nMade from the code by `make generate`. `/metrics` of the admin port has these, and those of the Go runtime and the process.\n\n| metric | labels | |\n|---|---|---|\n")
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		b.WriteString(rows[name])
+	}
+	return b.String()
+}
+
+var descText = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "((?:[^"\\]|\\.)*)", constLabels: \{[^}]*\}, variableLabels: \{([^}]*)\}`)
+
+func TestFlagsFromEnvironment(t *testing.T) {
+	env := map[string]string{"EVENKEEL_ADMIN_ADDRESS": "127.0.0.1:1", "EVENKEEL_LOG_LEVEL": "debug"}
+	cmd := newServeCommand()
+	if err := cmd.ParseFlags([]string{"--log-level", "warn"}); err != nil {
+		t.Fatal(err)
+	}
+	lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+	if err := flagsFromEnvironment(cmd.Flags(), lookup); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"admin-address": "127.0.0.1:1", "log-level": "warn", "xds-address": "127.0.0.1:18000"} {
+		if got := cmd.Flag(name).Value.String(); got != want {
+			t.Errorf("--%s is %q, want %q", name, got, want)
+		}
+	}
+	env["EVENKEEL_XDS_ALLOW_PLAINTEXT"] = "maybe"
+	if err := flagsFromEnvironment(newServeCommand().Flags(), lookup); err == nil || exitCode(err) != exitUsage || !strings.Contains(err.Error(), "EVENKEEL_XDS_ALLOW_PLAINTEXT") {
+		t.Errorf("got %v, want a usage error that names the variable", err)
+	}
+}

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"evenkeel.io/controlplane/internal/admin"
+	"evenkeel.io/controlplane/internal/lastgood"
+	"evenkeel.io/controlplane/internal/pipeline"
+	"evenkeel.io/controlplane/internal/signals/scrape"
+	"evenkeel.io/controlplane/internal/source/dir"
+	"evenkeel.io/controlplane/internal/translate"
+	"evenkeel.io/controlplane/internal/xds"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	configDir       string
+	stateDir        string
+	listenerAddress string
+	xdsAddress      string
+	xdsPlaintext    bool
+	adminAddress    string
+	adminHosts      []string
+	logFormat       string
+	logLevel        string
+}
+
+func newServeCommand() *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve --config-dir DIR",
+		Short: "run the control plane",
+		Long: `serve reads the objects of a directory (GatewayClass, Gateway, HTTPRoute, ReferenceGrant, Service,
+EndpointSlice, Pod, Namespace, BalancePolicy, in *.yaml and *.yml files, folders included), follows
+every edit, measures the endpoints, and serves the result to Envoys over xDS.
+
+A file or an object that is refused keeps its last good version; /status and the log say so. With
+--state-dir a restart goes on from the same weights.`,
+		Example: `  controlplane serve --config-dir config/
+  controlplane serve --config-dir config/ --state-dir /var/lib/evenkeel --log-format json
+  EVENKEEL_CONFIG_DIR=config/ controlplane serve`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), o, cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.configDir, "config-dir", "", "the directory of objects (required)")
+	flags.StringVar(&o.stateDir, "state-dir", "", "where the weights are kept over a restart; empty: nowhere")
+	flags.StringVar(&o.listenerAddress, "listener-address", "0.0.0.0", "the address that Envoys' listeners bind to, unless the Gateway says another")
+	flags.StringVar(&o.xdsAddress, "xds-address", "127.0.0.1:18000", "where xDS is served")
+	flags.BoolVar(&o.xdsPlaintext, "xds-allow-plaintext", false, "serve xDS without TLS on an address that is not loopback; whoever reaches it can read every route")
+	flags.StringVar(&o.adminAddress, "admin-address", "127.0.0.1:19000", "where the admin port is served (JSON, pages, /metrics)")
+	flags.StringSliceVar(&o.adminHosts, "admin-allowed-host", nil, "a host name by which the admin port may be asked, besides IP addresses and localhost (repeatable)")
+	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	_ = cmd.MarkFlagDirname("config-dir")
+	_ = cmd.MarkFlagDirname("state-dir")
+	return cmd
+}
+
+// validate names the flag, what was expected and what to do.
+func (o serveOptions) validate() error {
+	if o.configDir == "" {
+		return errors.New("--config-dir is missing: name the directory with the objects to serve (controlplane demo shows one)")
+	}
+	for flag, address := range map[string]string{"xds-address": o.xdsAddress, "admin-address": o.adminAddress} {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return fmt.Errorf("--%s %q: expected host:port", flag, address)
+		}
+	}
+	if _, err := netip.ParseAddr(o.listenerAddress); err != nil {
+		return fmt.Errorf("--listener-address %q: expected an IP address", o.listenerAddress)
+	}
+	if !o.xdsPlaintext && !isLoopback(o.xdsAddress) {
+		return fmt.Errorf("--xds-address %s: xDS in plaintext is served on loopback only; --xds-allow-plaintext says that whoever can reach that address may read every route", o.xdsAddress)
+	}
+	return nil
+}
+
+func isLoopback(hostPort string) bool {
+	host, _, _ := net.SplitHostPort(hostPort)
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+func newLogger(o serveOptions, out io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: expected debug, info, warn or error", o.logLevel)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch o.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(out, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(out, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: expected text or json", o.logFormat)
+}
+
+// serve runs the control plane until ctx is done or a part of it fails.
+func serve(ctx context.Context, o serveOptions, logTo io.Writer) error {
+	if err := o.validate(); err != nil {
+		return usageError(err)
+	}
+	log, err := newLogger(o, logTo)
+	if err != nil {
+		return usageError(err)
+	}
+	if info, err := os.Stat(o.configDir); err != nil || !info.IsDir() {
+		return refusedError(fmt.Errorf("--config-dir %s: there is no such directory", o.configDir))
+	}
+	var state *lastgood.Dir
+	if o.stateDir != "" {
+		if state, err = lastgood.Open(o.stateDir); err != nil {
+			return refusedError(fmt.Errorf("--state-dir: %w", err))
+		}
+	} else {
+		log.Warn("no --state-dir: after a restart the weights start from their priors")
+	}
+	xdsListener, err := net.Listen("tcp", o.xdsAddress)
+	if err != nil {
+		return refusedError(fmt.Errorf("--xds-address: %w", err))
+	}
+	adminListener, err := net.Listen("tcp", o.adminAddress)
+	if err != nil {
+		xdsListener.Close()
+		return refusedError(fmt.Errorf("--admin-address: %w", err))
+	}
+	if !isLoopback(o.xdsAddress) {
+		log.Warn("xDS is served in plaintext: whoever can reach the address may read every route and endpoint", "address", o.xdsAddress)
+	}
+	log.Info("serving", "config", o.configDir, "xds", xdsListener.Addr().String(),
+		"admin", "http://"+adminListener.Addr().String(), "version", programVersion())
+	err = wire(o, state, log).run(ctx, xdsListener, adminListener)
+	log.Info("stopped")
+	return err
+}
+
+// controlPlane is the rooms, wired.
+type controlPlane struct {
+	pipeline *pipeline.Pipeline
+	xds      *xds.Server
+	admin    *http.Server
+	metrics  *prometheus.Registry
+}
+
+// wire makes the rooms and tells them of each other. Nothing runs yet.
+func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
+	c := &controlPlane{metrics: prometheus.NewRegistry()}
+	c.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	cache := cachev3.NewSnapshotCache(false, xds.FleetHash{}, cacheLog{log})
+	scraper := scrape.New(scrape.Options{AllowLoopback: true, Registerer: c.metrics, Logger: log})
+	c.xds = xds.NewServer(cache, xds.Options{
+		Identifier: identifier(),
+		Lookup: func(fleet string, t translate.Type, name string) (string, bool) {
+			return c.pipeline.View().ResourceSource(fleet, t, name)
+		},
+		Log:     log,
+		Metrics: c.metrics,
+	})
+	c.pipeline = pipeline.New(pipeline.Options{
+		Source:    dir.New(o.configDir, dir.Options{Logger: log}),
+		Scraper:   scraper,
+		Cache:     cache,
+		Workers:   c.xds.Registry().Workers,
+		State:     state,
+		Catalog:   fromFiles,
+		Translate: translate.Options{ListenerAddress: o.listenerAddress},
+		Log:       log,
+		Metrics:   c.metrics,
+	})
+	pages := admin.Options{
+		Model:   func() admin.Model { return c.pipeline.View() },
+		Proxies: c.xds.Registry(), Targets: scraper, Actions: c.pipeline,
+		Metrics: c.metrics, AllowedHosts: o.adminHosts, Version: programVersion(),
+	}
+	c.metrics.MustRegister(admin.NewCollector(pages.Model))
+	c.admin = &http.Server{
+		Handler:           admin.New(pages),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return c
+}
+
+// run serves until ctx is done or a part fails; then all parts stop.
+func (c *controlPlane) run(ctx context.Context, xdsListener, adminListener net.Listener) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.pipeline.Run(ctx) })
+	group.Go(func() error { return c.xds.Serve(ctx, xdsListener) })
+	group.Go(func() error {
+		if err := c.admin.Serve(adminListener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("admin port: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		return c.admin.Shutdown(stop)
+	})
+	return group.Wait()
+}
+
+// programVersion is what the program was built from.
+func programVersion() string {
+	info, _ := debug.ReadBuildInfo()
+	return versionsOf(info).Version
+}
+
+// identifier names this process in the responses it sends.
+func identifier() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return "evenkeel"
+	}
+	return "evenkeel/" + host
+}
+
+// cacheLog passes the cache's chatter on as debug messages; what matters of it we log ourselves.
+type cacheLog struct{ log *slog.Logger }
+
+func (l cacheLog) Debugf(format string, args ...any) {}
+func (l cacheLog) Infof(format string, args ...any)  {}
+func (l cacheLog) Warnf(format string, args ...any) {
+	l.log.Warn("xds cache: " + strings.TrimSpace(fmt.Sprintf(format, args...)))
+}
+func (l cacheLog) Errorf(format string, args ...any) {
+	l.log.Error("xds cache: " + strings.TrimSpace(fmt.Sprintf(format, args...)))
+}

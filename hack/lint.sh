@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# lint.sh   fails on what a reviewer should not have to say.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+unformatted=$(gofmt -l $(git ls-files -co --exclude-standard '*.go'))
+[ -z "$unformatted" ] || { echo "gofmt -w is needed for:"; echo "$unformatted"; exit 1; }
+go vet ./...
+.tools/bin/staticcheck ./...

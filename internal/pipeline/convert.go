@@ -1,0 +1,120 @@
+package pipeline
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"evenkeel.io/controlplane/api/v1alpha1"
+	"evenkeel.io/controlplane/internal/catalog"
+	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/signals/scrape"
+	"evenkeel.io/controlplane/internal/weights"
+)
+
+// metadataAutoLimit is the number of endpoints up to which publish.metadata: Auto sends metadata. A
+// push with two metadata keys costs an Envoy two to three times as much as one without.
+const metadataAutoLimit = 1000
+
+// weighed is a Service as its weight machine is told of it.
+func (c *core) weighed(s *catalog.Service) weights.Service {
+	w := weights.Service{
+		Name:      s.Name,
+		Config:    config(s),
+		Endpoints: make([]weights.Endpoint, len(s.Endpoints)),
+	}
+	for i, e := range s.Endpoints {
+		w.Endpoints[i] = weights.Endpoint{
+			Key:        signals.Key{Service: s.Name, Address: e.Address},
+			Instance:   e.Instance,
+			Base:       e.Base,
+			Multiplier: e.Multiplier,
+			ReadySince: e.ReadySince,
+		}
+	}
+	if c.options.Workers != nil {
+		for name, f := range c.fleets {
+			if f.object == nil {
+				continue
+			}
+			if _, routed := slices.BinarySearch(f.object.Services, s.Name); routed {
+				w.PickingWorkers += c.options.Workers(name)
+			}
+		}
+		for _, key := range edsOnlyKeys(s) {
+			w.PickingWorkers += c.options.Workers(key)
+		}
+	}
+	return w
+}
+
+// config is the policy in force in the terms of package weights. The policy is complete and valid.
+func config(s *catalog.Service) weights.Config {
+	if !s.HasPolicy {
+		c := weights.DefaultConfig()
+		c.Mode = weights.Equal
+		c.Metadata = false
+		return c
+	}
+	p := s.Policy
+	return weights.Config{
+		Mode:                        weights.Mode(*p.Mode),
+		Strategy:                    string(*p.Strategy),
+		Blend:                       fraction(p.Blend),
+		SlowStart:                   p.Capacity.SlowStart.Duration,
+		Floor:                       *p.Capacity.Floor,
+		Ceiling:                     *p.Capacity.Ceiling,
+		MaxRatio:                    *p.Capacity.MaxRatio,
+		ConfiguredRequestsPerSecond: *p.Capacity.ConfiguredRequestsPerSecond,
+		RTTQuantile:                 *p.RTT.Quantile,
+		RTTAlpha:                    *p.RTT.Alpha,
+		RTTWindow:                   p.RTT.Window.Duration,
+		PublishInterval:             p.Publish.Interval.Duration,
+		Deadband:                    fraction(p.Publish.Deadband),
+		Urgent:                      fraction(p.Publish.Urgent),
+		Metadata: *p.Publish.Metadata == v1alpha1.MetadataAlways ||
+			*p.Publish.Metadata == v1alpha1.MetadataAuto && len(s.Endpoints) <= metadataAutoLimit,
+	}
+}
+
+func fraction(p *v1alpha1.Percent) float64 {
+	f, _ := p.Fraction() // validated when the policy was accepted
+	return f
+}
+
+// scrapeSpecs are the scrape targets of all services: the endpoints of one Pod share one. A Pod behind
+// two services is named twice, with what each service's policy reads of it.
+func scrapeSpecs(c *catalog.Catalog) []scrape.Spec {
+	var out []scrape.Spec
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		s := c.Services[name]
+		of := map[string]int{} // index in out by owner and URL
+		for _, e := range s.Endpoints {
+			if e.ScrapeURL == "" {
+				continue
+			}
+			owner := cmp.Or(e.Pod, e.Address)
+			i, ok := of[owner+" "+e.ScrapeURL]
+			if !ok {
+				i = len(out)
+				of[owner+" "+e.ScrapeURL] = i
+				out = append(out, scrape.Spec{
+					URL: e.ScrapeURL, Owner: owner, Instance: e.Instance, CPULimit: e.CPULimit,
+					Scrape: *s.Policy.Signals.Scrape, Window: window(s.Policy),
+				})
+			}
+			out[i].Endpoints = append(out[i].Endpoints, signals.Key{Service: s.Name, Address: e.Address})
+		}
+	}
+	return out
+}
+
+// window is the sliding window of rates and quantiles: RTT's own, for Capacity long enough to hold two
+// scrapes and a fair number of requests.
+func window(p v1alpha1.BalancePolicySpec) time.Duration {
+	if *p.Strategy == v1alpha1.StrategyRTT {
+		return p.RTT.Window.Duration
+	}
+	return max(6*time.Second, 2*p.Signals.Scrape.Interval.Duration)
+}

@@ -1,0 +1,427 @@
+package pipeline
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"evenkeel.io/controlplane/internal/catalog"
+	"evenkeel.io/controlplane/internal/lastgood"
+	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/snapshot"
+	"evenkeel.io/controlplane/internal/source"
+	"evenkeel.io/controlplane/internal/translate"
+	"evenkeel.io/controlplane/internal/weights"
+)
+
+// core is what the worker owns: everything that is decided and served. It has no clock and does no
+// I/O; rebuild and step move it, takeOutgoing says what the cache is to be given.
+type core struct {
+	options Options
+	metrics *metrics
+	log     *slog.Logger
+
+	store    *source.Store
+	catalog  *catalog.Catalog
+	services map[string]*service
+	fleets   map[string]*fleet
+	edsOnly  map[string]*snapshot.Snapshot // by "eds:<namespace>"
+	restored lastgood.State
+	// refused are the resources that did not pass validation, by type and name; the last good one of
+	// each is served in its place.
+	refused  map[string]Refusal
+	readings map[signals.Key]signals.Reading
+
+	outgoing []outgoing
+	// unsaved says that what a restart must go on from has changed; savedAt is when state was last taken.
+	unsaved bool
+	savedAt time.Time
+}
+
+// service is a catalog.Service with its weights and its resources.
+type service struct {
+	object     *catalog.Service
+	machine    *weights.Machine
+	decisions  weights.Decisions
+	cluster    *snapshot.Resource
+	assignment *snapshot.Resource
+	pushes     []snapshot.Push
+}
+
+// fleet is a catalog.Fleet with what it is served.
+type fleet struct {
+	object    *catalog.Fleet
+	resources []*snapshot.Resource // all but clusters and assignments
+	served    *snapshot.Snapshot
+	number    uint64 // of the generation
+	history   []snapshot.Generation
+}
+
+// Refusal is a resource of ours that did not pass validation.
+type Refusal struct {
+	Type    translate.Type
+	Name    string
+	Source  string
+	Message string
+	// Kept says whether an earlier version is served in its place.
+	Kept bool
+}
+
+type outgoing struct {
+	key      string
+	snapshot *snapshot.Snapshot
+}
+
+func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
+	return &core{
+		options:  options,
+		metrics:  metrics,
+		log:      options.Log,
+		services: map[string]*service{},
+		fleets:   map[string]*fleet{},
+		edsOnly:  map[string]*snapshot.Snapshot{},
+		refused:  map[string]Refusal{},
+		readings: map[signals.Key]signals.Reading{},
+		restored: restored,
+	}
+}
+
+// rebuild makes everything follow a new Store.
+func (c *core) rebuild(now time.Time, update source.Update) {
+	c.guard("resolving the objects", func() {
+		c.catalog = catalog.Build(c.catalog, update.Store, c.options.Catalog)
+		c.store = update.Store
+	})
+	if c.catalog == nil {
+		return
+	}
+	why := describeChanges(update.Changes)
+	for name, object := range c.catalog.Services {
+		s := c.services[name]
+		if s != nil && s.object == object {
+			continue
+		}
+		if s == nil {
+			s = &service{machine: weights.NewMachine(name)}
+			if state, ok := c.restored.Services[name]; ok {
+				if err := s.machine.Restore(state, now); err != nil {
+					c.log.Warn("a service's saved weights are ignored", "service", name, "error", err)
+				}
+				delete(c.restored.Services, name)
+			}
+			c.services[name] = s
+		}
+		c.guard("service "+name, func() {
+			c.forgetLeft(s.object, object)
+			s.object = object
+			s.cluster = c.encode(translate.Cluster(object), s.cluster)
+			c.decided(s, s.machine.Members(now, c.weighed(object)), why)
+		})
+	}
+	for name, s := range c.services {
+		if c.catalog.Services[name] == nil {
+			c.forgetLeft(s.object, nil)
+			delete(c.services, name)
+		}
+	}
+	for name, object := range c.catalog.Fleets {
+		f := c.fleets[name]
+		if f == nil {
+			f = &fleet{}
+			c.fleets[name] = f
+		}
+		c.guard("fleet "+name, func() { c.rebuildFleet(now, f, object, why) })
+	}
+	for name, f := range c.fleets {
+		if c.catalog.Fleets[name] == nil && f.object != nil {
+			// Its Envoys lose their listeners first, then the rest.
+			f.object, f.resources = nil, nil
+			c.serve(now, f, name, snapshot.New(), why)
+		}
+	}
+	c.rebuildEDSOnly()
+}
+
+// rebuildFleet makes a fleet's snapshot from its own resources and its services'.
+func (c *core) rebuildFleet(now time.Time, f *fleet, object *catalog.Fleet, why string) {
+	if f.object != object {
+		before := map[string]*snapshot.Resource{}
+		for _, r := range f.resources {
+			before[resourceKey(r.Type, r.Name)] = r
+		}
+		f.resources = nil
+		for _, r := range translate.Fleet(object, c.options.Translate) {
+			if encoded := c.encode(r, before[resourceKey(r.Type, r.Name)]); encoded != nil {
+				f.resources = append(f.resources, encoded)
+			}
+		}
+		f.object = object
+	}
+	all := slices.Clone(f.resources)
+	for _, name := range object.Services {
+		if s := c.services[name]; s != nil && s.cluster != nil && s.assignment != nil {
+			all = append(all, s.cluster, s.assignment)
+		}
+	}
+	c.serve(now, f, object.Name, snapshot.New(all...), why)
+}
+
+// serve replaces what a fleet is served, if it differs, and notes a generation if more than endpoints
+// differ.
+func (c *core) serve(now time.Time, f *fleet, name string, next *snapshot.Snapshot, why string) {
+	if f.served != nil && f.served.Equal(next) {
+		return
+	}
+	if f.served == nil || !f.served.EqualButEndpoints(next) {
+		if restored, ok := c.restored.Generations[name]; ok && f.served == nil {
+			f.number = restored.Number
+			if restored.Content == next.Content() {
+				f.number-- // nothing changed while we were away
+			}
+		}
+		f.number++
+		f.history = appendBounded(f.history, snapshot.Generation{Number: f.number, At: now, Why: why, Snapshot: next})
+		c.unsaved = true
+	}
+	for _, phase := range snapshot.Phases(f.served, next) {
+		c.outgoing = append(c.outgoing, outgoing{name, phase})
+	}
+	f.served = next
+}
+
+// rebuildEDSOnly makes the snapshots of clients that bring listeners and clusters of their own: the
+// assignments of a namespace and those that a ReferenceGrant opens to it.
+func (c *core) rebuildEDSOnly() {
+	readable := map[string][]*snapshot.Resource{}
+	for key := range c.edsOnly {
+		readable[key] = nil // a namespace that lost its services is served nothing
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.services)) {
+		s := c.services[name]
+		if s.assignment == nil {
+			continue
+		}
+		for _, key := range edsOnlyKeys(s.object) {
+			readable[key] = append(readable[key], s.assignment)
+		}
+	}
+	for key, assignments := range readable {
+		next := snapshot.New(assignments...)
+		if before := c.edsOnly[key]; before == nil || !before.Equal(next) {
+			c.edsOnly[key] = next
+			c.outgoing = append(c.outgoing, outgoing{key, next})
+		}
+	}
+}
+
+func edsOnlyKeys(s *catalog.Service) []string {
+	keys := []string{"eds:" + s.Namespace}
+	for _, namespace := range s.Readers {
+		keys = append(keys, "eds:"+namespace)
+	}
+	return keys
+}
+
+// step moves every Service's weights by one tick.
+func (c *core) step(now time.Time, readings []signals.Reading) {
+	byService := map[string][]signals.Reading{}
+	for _, r := range readings {
+		byService[r.Endpoint.Service] = append(byService[r.Endpoint.Service], r)
+		if c.services[r.Endpoint.Service] != nil {
+			c.readings[r.Endpoint] = r
+		}
+	}
+	changed := map[string]*snapshot.Resource{} // assignments by service
+	for name, s := range c.services {
+		if s.object == nil || !s.object.HasPolicy {
+			continue // equal endpoints need no ticks
+		}
+		c.guard("weights of "+name, func() {
+			before := s.assignment
+			c.decided(s, s.machine.Step(now, c.weighed(s.object), byService[name]), "")
+			if s.assignment != before {
+				changed[name] = s.assignment
+			}
+		})
+	}
+	if len(changed) > 0 {
+		c.patch(changed)
+	}
+	// Estimates move between publications; a restart should not begin with old ones.
+	c.unsaved = c.unsaved || now.Sub(c.savedAt) >= saveAtLeastEvery
+}
+
+const saveAtLeastEvery = 10 * time.Second
+
+// decided takes a Service's new decisions and, if they or its endpoints are to be sent, its new
+// assignment. why is what happened, where it was not a tick.
+func (c *core) decided(s *service, decisions weights.Decisions, why string) {
+	s.decisions = decisions
+	if !decisions.Publish && why == "" && s.assignment != nil {
+		return
+	}
+	next := c.encode(translate.Assignment(s.object, &decisions), s.assignment)
+	if next == nil || s.assignment != nil && next.Version == s.assignment.Version {
+		return
+	}
+	s.assignment = next
+	cause := cmp.Or(decisions.Cause, why)
+	s.pushes = appendBounded(s.pushes, snapshot.Push{At: decisions.At, Why: cause, Weights: published(decisions)})
+	c.unsaved = true
+	reason, _, _ := strings.Cut(cause, ":")
+	if why != "" {
+		reason = "objects"
+	}
+	c.metrics.pushes.WithLabelValues(decisions.Service, reason).Inc()
+}
+
+// patch puts changed assignments into everything that serves them.
+func (c *core) patch(changed map[string]*snapshot.Resource) {
+	for name, f := range c.fleets {
+		if f.object == nil || f.served == nil {
+			continue
+		}
+		var mine []*snapshot.Resource
+		for _, service := range f.object.Services {
+			if r := changed[service]; r != nil {
+				mine = append(mine, r)
+			}
+		}
+		if len(mine) > 0 {
+			f.served = f.served.WithEndpoints(mine...)
+			c.outgoing = append(c.outgoing, outgoing{name, f.served})
+		}
+	}
+	byKey := map[string][]*snapshot.Resource{}
+	for name, r := range changed {
+		for _, key := range edsOnlyKeys(c.services[name].object) {
+			byKey[key] = append(byKey[key], r)
+		}
+	}
+	for key, mine := range byKey {
+		c.edsOnly[key] = c.edsOnly[key].WithEndpoints(mine...)
+		c.outgoing = append(c.outgoing, outgoing{key, c.edsOnly[key]})
+	}
+}
+
+// encode validates and encodes a resource; one that is refused is replaced by before, which may be nil.
+func (c *core) encode(r translate.Resource, before *snapshot.Resource) *snapshot.Resource {
+	encoded, err := snapshot.Encode(r)
+	key := resourceKey(r.Type, r.Name)
+	if err != nil {
+		c.log.Error("a resource did not pass validation", "error", err, "kept", before != nil)
+		c.refused[key] = Refusal{r.Type, r.Name, r.Source, err.Error(), before != nil}
+		return before
+	}
+	delete(c.refused, key)
+	if before != nil && before.Version == encoded.Version {
+		return before
+	}
+	return encoded
+}
+
+func resourceKey(t translate.Type, name string) string { return string(t) + " " + name }
+
+// freeze holds or releases the weights of one service, or of all.
+func (c *core) freeze(name string, frozen bool) error {
+	if name != "" && c.services[name] == nil {
+		return fmt.Errorf("no service %q; a service is named <namespace>/<name>:<port>", name)
+	}
+	for n, s := range c.services {
+		if name != "" && n != name {
+			continue
+		}
+		if frozen {
+			s.machine.Freeze("frozen by an operator")
+		} else {
+			s.machine.Unfreeze()
+		}
+	}
+	c.unsaved = true
+	return nil
+}
+
+// takeState is what a restart goes on from, if it has to be saved.
+func (c *core) takeState(now time.Time) (lastgood.State, bool) {
+	if !c.unsaved {
+		return lastgood.State{}, false
+	}
+	c.unsaved, c.savedAt = false, now
+	state := lastgood.State{
+		SavedAt:     now,
+		Services:    make(map[string]weights.MachineState, len(c.services)),
+		Generations: make(map[string]lastgood.Generation, len(c.fleets)),
+	}
+	for name, s := range c.services {
+		state.Services[name] = s.machine.State()
+	}
+	for name, f := range c.fleets {
+		state.Generations[name] = lastgood.Generation{Number: f.number, Content: f.served.Content()}
+	}
+	return state, true
+}
+
+// takeOutgoing is what the cache is to be given since the last call, in order.
+func (c *core) takeOutgoing() []outgoing {
+	out := c.outgoing
+	c.outgoing = nil
+	return out
+}
+
+// forgetLeft drops the readings of endpoints that are in before and not in after.
+func (c *core) forgetLeft(before, after *catalog.Service) {
+	if before == nil {
+		return
+	}
+	for _, e := range before.Endpoints {
+		if after == nil || !slices.ContainsFunc(after.Endpoints, func(a catalog.Endpoint) bool { return a.Address == e.Address }) {
+			delete(c.readings, signals.Key{Service: before.Name, Address: e.Address})
+		}
+	}
+}
+
+// guard keeps a panic in one object's work from the others'. What was served for it stays.
+func (c *core) guard(what string, do func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.metrics.panics.Inc()
+			c.log.Error("a bug in this program: the work was abandoned, what was served before stays", "work", what, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	do()
+}
+
+// historyLength is how many generations of a fleet and pushes of a service are kept.
+const historyLength = 64
+
+// appendBounded appends to a slice that readers may still hold: it copies.
+func appendBounded[T any](s []T, v T) []T {
+	s = append(slices.Clone(s), v)
+	return s[max(0, len(s)-historyLength):]
+}
+
+func published(d weights.Decisions) map[string]uint32 {
+	m := make(map[string]uint32, len(d.Endpoints))
+	for _, e := range d.Endpoints {
+		m[e.Key.Address] = e.Weight
+	}
+	return m
+}
+
+// describeChanges names at most three objects.
+func describeChanges(changes []source.Change) string {
+	var parts []string
+	for i, c := range changes {
+		if i == 3 {
+			parts = append(parts, fmt.Sprintf("and %d more", len(changes)-3))
+			break
+		}
+		parts = append(parts, fmt.Sprintf("%s %s (%s)", c.Object, c.Op, c.Evidence))
+	}
+	return cmp.Or(strings.Join(parts, ", "), "objects were read anew")
+}

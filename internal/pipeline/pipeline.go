@@ -1,0 +1,254 @@
+// Package pipeline joins the rooms: objects and readings come in, snapshots go out.
+//
+//	source ──▶ ┌──────┐  job   ┌──────────────────────────────────────────────┐
+//	scrape ──▶ │ loop │ ─────▶ │ worker: core                                 │ ──▶ cache ──▶ fleet
+//	tick   ──▶ │      │ ◀───── │ catalog ▶ weights ▶ translate ▶ snapshot     │ ──▶ View  ──▶ admin
+//	action ──▶ └──────┘ result └──────────────────────────────────────────────┘ ──▶ state on disk
+//
+// The loop is one goroutine. One of five things happens at a time: objects changed, readings arrived,
+// a tick, an operator's action, a job's result. It decides what is to be done next and never waits for
+// more than a channel. What takes time is done by one worker, one job after the other; the worker owns
+// the core (catalog, weight machines, served resources) while it runs. Everybody else reads the View,
+// which is immutable and replaced as a whole.
+//
+// There are two lanes. Safety: a change of objects is built at once after a quiet second, in a burst
+// 50 ms after its last change and at most 500 ms after its first. Weights: a tick every 2 s. A removal
+// never waits for a weight.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"evenkeel.io/controlplane/internal/catalog"
+	"evenkeel.io/controlplane/internal/lastgood"
+	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/signals/scrape"
+	"evenkeel.io/controlplane/internal/source"
+	"evenkeel.io/controlplane/internal/translate"
+)
+
+// Tick is the period of the weights lane.
+const Tick = 2 * time.Second
+
+// Scraper is where readings come from; *scrape.Manager is one.
+type Scraper interface {
+	SetTargets([]scrape.Spec)
+	Run(ctx context.Context, up chan<- []signals.Reading) error
+}
+
+// Options are what a Pipeline joins.
+type Options struct {
+	Source  source.Source
+	Scraper Scraper
+	// Cache is given one snapshot per fleet, by fleet name, and one per namespace, by "eds:<namespace>".
+	Cache cachev3.SnapshotCache
+	// Workers is how many Envoy worker threads choose among the endpoints of a fleet, 0 if unknown.
+	Workers func(fleet string) int
+	// State is where restarts go on from; nil for nowhere.
+	State     *lastgood.Dir
+	Catalog   catalog.Options
+	Translate translate.Options
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+}
+
+// Pipeline is the running control plane without its ports.
+type Pipeline struct {
+	options Options
+	metrics *metrics
+	view    atomic.Pointer[View]
+	actions chan action
+}
+
+// New makes a Pipeline; Run starts it.
+func New(options Options) *Pipeline {
+	p := &Pipeline{
+		options: options,
+		metrics: newMetrics(options.Metrics),
+		actions: make(chan action),
+	}
+	p.view.Store(&View{notReady: errors.New("waiting for the first complete set of objects")})
+	return p
+}
+
+// View is what is known and served at this moment.
+func (p *Pipeline) View() *View { return p.view.Load() }
+
+// action is a change that an operator asked for.
+type action struct {
+	do    func(*core) error
+	reply chan error
+}
+
+// act hands do to the worker and returns its error, or ctx's.
+func (p *Pipeline) act(ctx context.Context, do func(*core) error) error {
+	a := action{do: do, reply: make(chan error, 1)}
+	select {
+	case p.actions <- a:
+	case <-ctx.Done():
+		return fmt.Errorf("the control plane is busy or stopping: %w", ctx.Err())
+	}
+	select {
+	case err := <-a.reply:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("the action was accepted, its outcome is not known: %w", ctx.Err())
+	}
+}
+
+// Freeze holds the published weights of a service, or of all if service is "", until Unfreeze.
+// Endpoints that leave still leave, and those that join get their prior.
+func (p *Pipeline) Freeze(ctx context.Context, service string) error {
+	return p.act(ctx, func(c *core) error { return c.freeze(service, true) })
+}
+
+// Unfreeze ends what Freeze began.
+func (p *Pipeline) Unfreeze(ctx context.Context, service string) error {
+	return p.act(ctx, func(c *core) error { return c.freeze(service, false) })
+}
+
+// Run works until ctx is done, or until the source or the scraper cannot go on.
+func (p *Pipeline) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+
+	saver := newSaver(p.options.State, p.options.Log)
+	restored := saver.load()
+
+	updates := make(chan source.Update)
+	readings := make(chan []signals.Reading, 1)
+	jobs := make(chan job, 1)
+	results := make(chan struct{}, 1)
+	stopped := make(chan struct{}, 4)
+	spawn := func(name string, run func() error) {
+		go func() {
+			defer func() { stopped <- struct{}{} }()
+			if err := run(); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		}()
+	}
+	spawn("source", func() error { return p.options.Source.Run(ctx, updates) })
+	spawn("scraper", func() error { return p.options.Scraper.Run(ctx, readings) })
+	spawn("saver", func() error { return saver.run(ctx) })
+	spawn("worker", func() error {
+		core := newCore(p.options, p.metrics, restored)
+		for j := range jobs {
+			p.work(ctx, core, saver, j)
+			results <- struct{}{}
+		}
+		return nil
+	})
+
+	p.loop(ctx, updates, readings, jobs, results)
+	close(jobs)
+	for range 4 {
+		<-stopped
+	}
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// job is one piece of work for the worker: a rebuild if objects changed, else a step of the weights,
+// and the actions that came meanwhile.
+type job struct {
+	update   *source.Update
+	step     bool
+	readings []signals.Reading
+	actions  []action
+}
+
+// loop decides what is done next. It returns when ctx is done and the worker is idle.
+func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readings <-chan []signals.Reading, jobs chan<- job, results <-chan struct{}) {
+	var (
+		next   job             // what the next job will hold
+		batch  = newBatch()    // readings since the last step, the newest per endpoint
+		window quiet           // when the pending update is due
+		due    = newDueTimer() // fires at that moment
+		synced bool
+		busy   bool
+		tick   = time.NewTicker(Tick)
+	)
+	defer tick.Stop()
+	defer due.stop()
+	for {
+		if !busy {
+			ready := next.update != nil && !time.Now().Before(window.due())
+			if ready || next.step || len(next.actions) > 0 {
+				start := job{step: next.step, actions: next.actions}
+				if ready {
+					start.update, next.update = next.update, nil
+					window.built()
+				}
+				if start.step {
+					start.readings = batch.take()
+				}
+				next.step, next.actions = false, nil
+				jobs <- start // has room: the worker is idle
+				busy = true
+			}
+		}
+		select {
+		case <-ctx.Done():
+			if busy {
+				<-results
+			}
+			for _, a := range next.actions {
+				a.reply <- ctx.Err()
+			}
+			return
+		case u := <-updates:
+			synced = true
+			if next.update != nil {
+				u.Changes = append(next.update.Changes, u.Changes...)
+			}
+			next.update = &u
+			due.reset(window.changed(time.Now()))
+		case r := <-readings:
+			batch.add(r)
+		case <-due.fired():
+			// The pending update is due now; the top of the loop sees it.
+		case <-tick.C:
+			next.step = synced
+		case a := <-p.actions:
+			next.actions = append(next.actions, a)
+		case <-results:
+			busy = false
+		}
+	}
+}
+
+// work does one job and hands out what came of it.
+func (p *Pipeline) work(ctx context.Context, core *core, saver *saver, j job) {
+	now := time.Now()
+	if j.update != nil {
+		core.rebuild(now, *j.update)
+		p.options.Scraper.SetTargets(scrapeSpecs(core.catalog))
+	}
+	for _, a := range j.actions {
+		a.reply <- a.do(core)
+	}
+	if j.step {
+		core.step(now, j.readings)
+	}
+	for _, s := range core.takeOutgoing() {
+		if err := p.options.Cache.SetSnapshot(ctx, s.key, s.snapshot); err != nil && ctx.Err() == nil {
+			p.options.Log.Error("handing a snapshot to the cache", "key", s.key, "error", err)
+		}
+	}
+	if state, ok := core.takeState(now); ok {
+		saver.save(state)
+	}
+	p.view.Store(core.view(p.View()))
+	p.metrics.jobDuration.Observe(time.Since(now).Seconds())
+}

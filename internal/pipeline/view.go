@@ -1,0 +1,109 @@
+package pipeline
+
+import (
+	"maps"
+	"slices"
+
+	"evenkeel.io/controlplane/internal/catalog"
+	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/snapshot"
+	"evenkeel.io/controlplane/internal/source"
+	"evenkeel.io/controlplane/internal/translate"
+	"evenkeel.io/controlplane/internal/weights"
+)
+
+// View is everything that is known and served at one moment. Immutable.
+type View struct {
+	notReady  error
+	store     *source.Store
+	catalog   *catalog.Catalog
+	refusals  []Refusal
+	decisions map[string]weights.Decisions
+	pushes    map[string][]snapshot.Push
+	readings  map[signals.Key]signals.Reading
+	fleets    map[string]servedFleet
+}
+
+type servedFleet struct {
+	snapshot *snapshot.Snapshot
+	number   uint64
+	history  []snapshot.Generation
+}
+
+// view copies what readers may see; before is used where nothing was built yet.
+func (c *core) view(before *View) *View {
+	if c.catalog == nil {
+		return before
+	}
+	v := &View{
+		store:     c.store,
+		catalog:   c.catalog,
+		decisions: make(map[string]weights.Decisions, len(c.services)),
+		pushes:    make(map[string][]snapshot.Push, len(c.services)),
+		readings:  maps.Clone(c.readings),
+		fleets:    make(map[string]servedFleet, len(c.fleets)),
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.refused)) {
+		v.refusals = append(v.refusals, c.refused[key])
+	}
+	for name, s := range c.services {
+		v.decisions[name] = s.decisions
+		v.pushes[name] = s.pushes
+	}
+	for name, f := range c.fleets {
+		v.fleets[name] = servedFleet{f.served, f.number, f.history}
+	}
+	return v
+}
+
+// Ready is nil once the sources were read completely and everything was built from them.
+func (v *View) Ready() error { return v.notReady }
+
+// Store is nil before the View is ready.
+func (v *View) Store() *source.Store { return v.store }
+
+// Catalog is nil before the View is ready.
+func (v *View) Catalog() *catalog.Catalog { return v.catalog }
+
+// Refusals are resources that did not pass our own validation.
+func (v *View) Refusals() []Refusal { return v.refusals }
+
+// Decisions are the weights of a Service and their reasons.
+func (v *View) Decisions(service string) (weights.Decisions, bool) {
+	d, ok := v.decisions[service]
+	return d, ok
+}
+
+// Reading is the newest reading of an endpoint that was used.
+func (v *View) Reading(endpoint signals.Key) (signals.Reading, bool) {
+	r, ok := v.readings[endpoint]
+	return r, ok
+}
+
+// Fleets are the names of the fleets, sorted, deleted ones included while their Envoys may be there.
+func (v *View) Fleets() []string { return slices.Sorted(maps.Keys(v.fleets)) }
+
+// Snapshot is what a fleet is served, and the number of its generation.
+func (v *View) Snapshot(fleet string) (*snapshot.Snapshot, uint64, bool) {
+	f, ok := v.fleets[fleet]
+	return f.snapshot, f.number, ok && f.snapshot != nil
+}
+
+// Generations are a fleet's last generations, the oldest first.
+func (v *View) Generations(fleet string) []snapshot.Generation { return v.fleets[fleet].history }
+
+// Pushes are the last times a Service's endpoints or weights were sent, the oldest first.
+func (v *View) Pushes(service string) []snapshot.Push { return v.pushes[service] }
+
+// ResourceSource is the object behind a resource that a fleet, or an EDS-only client, is served.
+func (v *View) ResourceSource(fleet string, t translate.Type, name string) (string, bool) {
+	if s := v.fleets[fleet].snapshot; s != nil {
+		if r := s.Get(t, name); r != nil {
+			return r.Source, true
+		}
+	}
+	if t == translate.EDS && v.catalog != nil && v.catalog.Services[name] != nil {
+		return v.catalog.Services[name].Object.String(), true
+	}
+	return "", false
+}

@@ -1,0 +1,141 @@
+package test
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// deltaClient is a raw delta ADS client that acknowledges everything and remembers versions, as Envoy
+// does; it counts what arrives on the wire.
+type deltaClient struct {
+	t        *testing.T
+	address  string
+	fleet    string
+	names    map[string][]string          // subscriptions by type; empty for wildcard
+	versions map[string]map[string]string // by type and name
+	stream   discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
+	received chan *discoveryv3.DeltaDiscoveryResponse
+}
+
+func newDeltaClient(t *testing.T, address, fleet string) *deltaClient {
+	return &deltaClient{t: t, address: address, fleet: fleet, names: map[string][]string{}, versions: map[string]map[string]string{}}
+}
+
+// connect opens a stream and subscribes to what is in names, with the versions that are known.
+func (c *deltaClient) connect() {
+	c.t.Helper()
+	conn, err := grpc.NewClient(c.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(c.t.Context())
+	c.stream, err = discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx, grpc.WaitForReady(true))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	received := make(chan *discoveryv3.DeltaDiscoveryResponse, 100)
+	c.received = received
+	done := make(chan struct{})
+	stream := c.stream
+	go func() {
+		defer close(done)
+		for {
+			resp, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			received <- resp
+		}
+	}()
+	c.t.Cleanup(func() { cancel(); conn.Close(); <-done })
+	node := &corev3.Node{Id: "raw", Cluster: c.fleet}
+	for _, url := range slices.Sorted(maps.Keys(c.names)) {
+		c.send(&discoveryv3.DeltaDiscoveryRequest{
+			Node: node, TypeUrl: url, ResourceNamesSubscribe: c.names[url], InitialResourceVersions: c.versions[url],
+		})
+		node = nil
+	}
+}
+
+func (c *deltaClient) send(r *discoveryv3.DeltaDiscoveryRequest) {
+	if err := c.stream.Send(r); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// subscribeAll subscribes to all clusters and listeners, and to one load assignment and route
+// configuration, and waits for the first answer of each.
+func (c *deltaClient) subscribeAll(cluster, routes string) {
+	c.t.Helper()
+	c.names[resource.ClusterType] = nil
+	c.names[resource.ListenerType] = nil
+	c.names[resource.EndpointType] = []string{cluster}
+	c.names[resource.RouteType] = []string{routes}
+	c.connect()
+	for range c.names {
+		select {
+		case resp := <-c.received:
+			c.take(resp)
+		case <-time.After(30 * time.Second):
+			c.t.Fatal("a subscription was not answered")
+		}
+	}
+}
+
+func (c *deltaClient) take(resp *discoveryv3.DeltaDiscoveryResponse) {
+	known := c.versions[resp.GetTypeUrl()]
+	if known == nil {
+		known = map[string]string{}
+		c.versions[resp.GetTypeUrl()] = known
+	}
+	for _, r := range resp.GetResources() {
+		known[r.GetName()] = r.GetVersion()
+	}
+	for _, name := range resp.GetRemovedResources() {
+		delete(known, name)
+	}
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce()})
+}
+
+// reconnect opens a new stream, telling the versions that it has.
+func (c *deltaClient) reconnect() {
+	c.t.Helper()
+	for c.drain(0).messages > 0 { // what came before the connection broke
+	}
+	c.connect()
+}
+
+type arrived struct {
+	messages, bodies int
+	names            []string
+}
+
+// drain takes what arrives in a time.
+func (c *deltaClient) drain(during time.Duration) arrived {
+	var a arrived
+	end := time.After(during)
+	for {
+		select {
+		case resp := <-c.received:
+			a.messages++
+			a.bodies += len(resp.GetResources())
+			for _, r := range resp.GetResources() {
+				a.names = append(a.names, r.GetName())
+			}
+			if during > 0 {
+				c.take(resp)
+			}
+		case <-end:
+			return a
+		}
+	}
+}
