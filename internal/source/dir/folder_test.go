@@ -318,3 +318,16 @@ func TestWhatDidNotChangeIsTheSame(t *testing.T) {
 		t.Errorf("generation %d, then again %d", now.GetGeneration(), back.GetGeneration())
 	}
 }
+
+// TestChangeThatLeavesNoTrace: the clock of a file system may not tick between two writes.
+func TestChangeThatLeavesNoTrace(t *testing.T) {
+	f := newFolderTest(t)
+	now := time.Now()
+	for port := 1; port < 4; port++ {
+		f.write("a.yaml", service("one", port))
+		if err := os.Chtimes(filepath.Join(f.dir, "a.yaml"), now, now); err != nil {
+			t.Fatal(err)
+		}
+		f.expect(fmt.Sprintf("one:%d", port))
+	}
+}
