@@ -19,7 +19,8 @@ func newExplainCommand() *cobra.Command {
 was taken to be worth at first to what it is worth now, each with the factor by which it changed the
 weight. The factors multiply to the weight relative to the mean of the Service.
 
-ENDPOINT is an address (the port may be left out) or the name of a Pod.`,
+ENDPOINT is an address (the port may be left out) or the name of a Pod; -o json and yaml print the
+whole Service.`,
 		Example: `  controlplane explain shop/cart:8080
   controlplane explain shop/cart 10.0.0.7
   controlplane explain shop/cart cart-6d4cf56db6-x2k9p`,

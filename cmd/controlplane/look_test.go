@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 
@@ -278,5 +279,28 @@ func TestVersions(t *testing.T) {
 	out, err := run(t, "version", "-o", "yaml")
 	if err != nil || !strings.Contains(out, "xds: v3") {
 		t.Errorf("%q, %v", out, err)
+	}
+}
+
+// interrupted is an output that ends the command, as Ctrl-C does, once something was printed.
+type interrupted struct {
+	bytes.Buffer
+	cancel context.CancelFunc
+}
+
+func (w *interrupted) Write(p []byte) (int, error) {
+	defer w.cancel()
+	return w.Buffer.Write(p)
+}
+
+func TestWatchEndsWhenInterrupted(t *testing.T) {
+	address, _ := fakeAdmin(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	out := &interrupted{cancel: cancel}
+	root := newRootCommand()
+	root.SetArgs([]string{"services", "--watch", "--admin", address})
+	root.SetOut(out)
+	if err := root.ExecuteContext(ctx); exitCode(err) != exitOK || !strings.Contains(out.String(), "SERVICE") || strings.Contains(out.String(), "\x1b") {
+		t.Errorf("exit %d, %v: %q", exitCode(err), err, out.String())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -12,8 +13,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/snapshot"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -297,4 +302,55 @@ func FuzzRequests(f *testing.F) {
 			t.Errorf("%s %q: not JSON: %s", method, path, w.Body)
 		}
 	})
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	w := small()
+	for i := range maxPushes + 10 {
+		w.pushes["shop/plain:80"] = append(w.pushes["shop/plain:80"], snapshot.Push{At: now.Add(time.Duration(i) * time.Millisecond), Why: "routine"})
+	}
+	get := func(path string) (view HistoryView) {
+		if err := json.Unmarshal([]byte(read(t, call(w.handler(), "GET", path, ""))), &view); err != nil {
+			t.Fatal(err)
+		}
+		return view
+	}
+	view := get("/history")
+	if len(view.Pushes) != maxPushes || view.OmittedPushes != 12 {
+		t.Errorf("%d pushes, %d omitted; want %d and 12", len(view.Pushes), view.OmittedPushes, maxPushes)
+	}
+	if newest := now.Add((maxPushes + 9) * time.Millisecond); !view.Pushes[0].At.Equal(newest) {
+		t.Errorf("the first is of %v, want the newest, %v", view.Pushes[0].At, newest)
+	}
+	if view := get("/history?service=shop/cart:8080"); len(view.Pushes) != 2 || len(view.Generations) != 0 {
+		t.Errorf("of one Service: %d pushes, %d generations", len(view.Pushes), len(view.Generations))
+	}
+	if view := get("/history?fleet=shop/edge"); len(view.Pushes) != 0 || len(view.Generations) != 2 {
+		t.Errorf("of one fleet: %d pushes, %d generations", len(view.Pushes), len(view.Generations))
+	}
+}
+
+// Weights that are held are a fault of the metrics only while most of the readings are old.
+func TestHeldWeightsAreStaleMetricsOnlyWithoutReadings(t *testing.T) {
+	for fresh, want := range map[int]bool{0: true, 1: true, 2: false, 3: false} {
+		w := small()
+		d := w.decisions["shop/cart:8080"]
+		d.Frozen = "frozen"
+		w.decisions["shop/cart:8080"] = d
+		for i, e := range w.catalog.Services["shop/cart:8080"].Endpoints {
+			k := signals.Key{Service: "shop/cart:8080", Address: e.Address}
+			r := w.readings[k]
+			if r.To = now.Add(-time.Second); i >= fresh {
+				r.To = now.Add(-time.Minute)
+			}
+			w.readings[k] = r
+		}
+		body := read(t, call(w.handler(), "GET", "/status", ""))
+		if got := strings.Contains(body, "StaleMetrics"); got != want {
+			t.Errorf("%d of 3 fresh: StaleMetrics %v, want %v", fresh, got, want)
+		}
+		if want && !strings.Contains(body, fmt.Sprintf("%d of 3 endpoints have fresh readings", fresh)) {
+			t.Errorf("%d of 3 fresh: the message does not say so", fresh)
+		}
+	}
 }
