@@ -125,7 +125,7 @@ func TestReferenceJSON(t *testing.T) {
 
 func TestReferenceJSONRefuses(t *testing.T) {
 	long, _ := json.Marshal(referenceJSON{Minute: 1, Samples: make([]float32, slots+1)})
-	for _, bad := range []string{`{"minute":-1}`, `{"minute":1,"samples":[-1]}`, string(long), `[]`} {
+	for _, bad := range []string{`{"minute":-1}`, `{"minute":9223372036854775807}`, `{"minute":1,"samples":[-1]}`, string(long), `[]`} {
 		r := Reference{p95: 7}
 		if err := json.Unmarshal([]byte(bad), &r); err == nil || r != (Reference{p95: 7}) {
 			t.Errorf("%.40s: %v, %+v", bad, err, r)

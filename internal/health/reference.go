@@ -11,6 +11,9 @@ import (
 // slots is the number of samples of a Reference: one a minute for an hour.
 const slots = 60
 
+// maxMinute is far from every date and from overflow.
+const maxMinute = 1e12
+
 // Reference is the capacity that an endpoint has shown it can have: the 95th percentile of its own
 // capacity over the last hour, from one sample a minute. The zero Reference knows nothing. It is
 // 256 bytes, holds no pointer, and is copied by assignment.
@@ -24,7 +27,7 @@ type Reference struct {
 // first call only notes the minute: a first estimate is too rough to be held against an endpoint for
 // an hour. phase, less than a minute, spreads the work of many endpoints.
 func (r *Reference) Observe(now time.Time, phase time.Duration, capacity float64) {
-	minute := max(1, now.Add(phase).Unix()/60)
+	minute := min(maxMinute, max(1, now.Add(phase).Unix()/60))
 	if r.minute == 0 || minute < r.minute {
 		r.minute = minute
 		return
@@ -87,8 +90,8 @@ func (r *Reference) UnmarshalJSON(data []byte) error {
 	if len(at.Samples) > slots {
 		return fmt.Errorf("samples: %d of them, want at most %d", len(at.Samples), slots)
 	}
-	if at.Minute < 0 {
-		return fmt.Errorf("minute: %d is before 1970", at.Minute)
+	if at.Minute < 0 || at.Minute > maxMinute {
+		return fmt.Errorf("minute: %d, want 0 to %d minutes since 1970", at.Minute, int64(maxMinute))
 	}
 	read := Reference{minute: at.Minute}
 	for i, s := range at.Samples {

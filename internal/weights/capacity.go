@@ -73,6 +73,7 @@ func estimateCapacity(t *tick) {
 		}
 		done, cpu, ok := informative(e.reading)
 		if !ok {
+			t.liftIdle(e)
 			continue
 		}
 		x := math.Log(done / cpu)
@@ -87,6 +88,23 @@ func estimateCapacity(t *tick) {
 			continue
 		}
 		e.update(x-e.X, r)
+		e.measured()
+	}
+}
+
+// liftIdle takes requests that cost less than 1 % CPU for what they are worth. They do not tell the
+// capacity, but that it is at least done/s / 1 %; if that is above the estimate it is taken as measured,
+// give or take half of it, though for no more than the prior. Without this an endpoint at the floor of
+// an idle Service, whose few requests cost next to no CPU, could never show that it recovered; the
+// bound is for those whose CPU metric is broken.
+func (t *tick) liftIdle(e *member) {
+	r := e.reading
+	if !e.Measured || r == nil || !r.Terms.Has(needsCapacity) || r.Done < minRequests || r.CPU >= minCPU {
+		return
+	}
+	atLeast := math.Log(r.Done / r.To.Sub(r.From).Seconds() / minCPU)
+	if v := min(atLeast, math.Log(e.Base)+t.m.priorOffset(t.now)) - e.X; v > 0 {
+		e.update(v, 4/r.Done+0.5*0.5)
 		e.measured()
 	}
 }

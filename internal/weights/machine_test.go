@@ -183,15 +183,59 @@ func TestTwiceMeansTwoWindows(t *testing.T) {
 
 // A backend's own word raises it to four times the median and no further.
 func TestLiarIsBounded(t *testing.T) {
-	p := newPlant(t, 100)
+	p := newPlant(t, 400)
 	for i := range 5 {
 		p.add(address(i), 100)
 	}
-	p.server(address(4)).capacity = 1e6 // it reports next to no CPU
+	p.server(address(4)).capacity = 4000 // it reports next to no CPU
 	p.members()
 	p.run(2 * time.Minute)
-	if ratio := p.weight(address(4)) / p.weight(address(0)); ratio > 4.01 {
-		t.Errorf("the liar has %v times the others' weight", ratio)
+	if ratio := p.last.Endpoints[4].Computed / p.last.Endpoints[0].Computed; ratio < 3.9 || ratio > 4.01 {
+		t.Errorf("the liar has %v times the others' weight, want 4", ratio)
+	}
+}
+
+// The slowest endpoint keeps the floor, and with it the requests that may show that it recovered.
+func TestFloor(t *testing.T) {
+	p := newPlant(t, 2000)
+	for i := range 5 {
+		p.add(address(i), 1000)
+	}
+	p.server(address(4)).capacity = 5
+	p.members()
+	p.run(time.Minute)
+	if c := p.last.Endpoints[4].Computed; math.Abs(c-0.02) > 0.001 {
+		t.Errorf("computed %v, want 0.02\n%s", c, p.last.Endpoints[4].Describe())
+	}
+	p.server(address(4)).capacity = 1000
+	p.run(time.Minute)
+	if c := p.last.Endpoints[4].Computed; c < 0.9 {
+		t.Errorf("recovered, computed %v", c)
+	}
+}
+
+// A reading that tells of another process behind an unchanged endpoint begins anew: prior, slow start.
+func TestProcessRestart(t *testing.T) {
+	p := newPlant(t, 300)
+	for i := range 3 {
+		p.add(address(i), 100)
+	}
+	victim := p.server(address(2))
+	victim.capacity, victim.instance = 300, "started at noon"
+	p.members()
+	p.run(time.Minute)
+	victim.instance, victim.metrics = "started at one", "no-cpu" // its first readings say nothing of capacity
+	p.tick()
+	d := p.last.Endpoints[2]
+	if d.State != Warming {
+		t.Errorf("state %s", d.State)
+	}
+	product := 1.0
+	for _, r := range d.Reasons[:3] {
+		product *= r.Factor
+	}
+	if math.Abs(product/(0.1*100)-1) > 0.05 {
+		t.Errorf("want a tenth of the others' capacity\n%s", d.Describe())
 	}
 }
 
