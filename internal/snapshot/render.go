@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"sigs.k8s.io/yaml"
@@ -21,7 +24,23 @@ func (r *Resource) JSON() ([]byte, error) {
 	if err := json.Compact(&out, raw); err != nil {
 		return nil, fmt.Errorf("%s %q as JSON: %w", r.Type, r.Name, err)
 	}
-	return out.Bytes(), nil
+	return escapeInvisible(out.Bytes()), nil
+}
+
+// escapeInvisible writes characters that no one sees as \u0085 and the like. YAML forbids some of them
+// and changes others, and a terminal may obey them. In JSON they occur within strings only.
+func escapeInvisible(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for _, r := range string(text) {
+		if r < utf8.RuneSelf && r != 0x7f || unicode.IsPrint(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, half := range utf16.AppendRune(nil, r) {
+			out = fmt.Appendf(out, "\\u%04x", half)
+		}
+	}
+	return out
 }
 
 // YAML is JSON as YAML, keys sorted.

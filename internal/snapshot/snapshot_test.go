@@ -9,8 +9,11 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+	"sigs.k8s.io/yaml"
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/translate"
@@ -166,6 +169,22 @@ func TestVersionsOnTheWireAreOurs(t *testing.T) {
 		if again := ask(known); again != nil {
 			t.Errorf("%s: a client that has everything was sent %d resources", typ, len(again.GetResources()))
 		}
+	}
+}
+
+// TestTextsAreShownAsTheyAre: what a user may write in a header is the same after YAML and JSON.
+func TestTextsAreShownAsTheyAre(t *testing.T) {
+	text := "\x01\x7f\u0085\u2028\ufeff\U000e0001 é 日本 \U0001f600 # : ' \" yes"
+	r := mustEncode(t, translate.Resource{Type: translate.RTDS, Name: "l", Message: &runtimev3.Runtime{
+		Name: "l", Layer: &structpb.Struct{Fields: map[string]*structpb.Value{"text": structpb.NewStringValue(text)}},
+	}})[0]
+	written, err := r.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read struct{ Layer struct{ Text string } }
+	if err := yaml.Unmarshal(written, &read); err != nil || read.Layer.Text != text {
+		t.Errorf("%q became %q (%v)", text, read.Layer.Text, err)
 	}
 }
 

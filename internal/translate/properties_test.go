@@ -278,6 +278,18 @@ func TestDecidedWeightsArePublishedAsTheyAre(t *testing.T) {
 	}
 }
 
+// TestWeightsOfExtremeBases: a scale beyond any float would make a weight of infinity, or of no number.
+func TestWeightsOfExtremeBases(t *testing.T) {
+	s := &catalog.Service{Name: "shop/cart:80", Endpoints: []catalog.Endpoint{
+		{Address: "10.0.0.1:80", Base: 1e-300, Multiplier: 1}, {Address: "10.0.0.2:80", Base: 1, Multiplier: 1},
+	}}
+	d := &weights.Decisions{Endpoints: []weights.Decision{{Key: signals.Key{Address: "10.0.0.1:80"}, Weight: math.MaxUint32}}}
+	weight, sum, _ := assignment(s, d)
+	if sum > math.MaxUint32 || weight["10.0.0.1"] < 1 || weight["10.0.0.2"] < weight["10.0.0.1"] {
+		t.Errorf("weights %v", weight)
+	}
+}
+
 func TestFleetOrder(t *testing.T) {
 	f, _ := shop()
 	var got []string

@@ -127,8 +127,10 @@ func retryPolicy(perTry time.Duration) *routev3.RetryPolicy {
 				TypedConfig: anyOf(&previoushostsv3.PreviousHostsPredicate{}),
 			},
 		}},
-		// Three picks of the balancer to find an endpoint that was not tried; then any will do.
-		HostSelectionRetryMaxAttempts: 3,
+		// So many picks of the balancer find an endpoint that was not tried; then any will do. A dead
+		// endpoint has no requests in flight, so least-request likes it best: of two endpoints it is
+		// picked three times out of four.
+		HostSelectionRetryMaxAttempts: 20,
 	}
 	if perTry > 0 {
 		p.PerTryTimeout = durationpb.New(perTry)
