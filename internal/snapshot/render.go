@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"unicode"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -27,17 +26,16 @@ func (r *Resource) JSON() ([]byte, error) {
 	return escapeInvisible(out.Bytes()), nil
 }
 
-// escapeInvisible writes characters that no one sees as \u0085 and the like. YAML forbids some of them
-// and changes others, and a terminal may obey them. In JSON they occur within strings only.
+// escapeInvisible writes characters that no one sees as \u0085 and the like: YAML forbids some of them
+// and changes others, and a terminal may obey them. In JSON they occur within strings only. Those
+// beyond four digits stay, because JSON and YAML have no escape in common for them.
 func escapeInvisible(text []byte) []byte {
 	out := make([]byte, 0, len(text))
 	for _, r := range string(text) {
-		if r < utf8.RuneSelf && r != 0x7f || unicode.IsPrint(r) {
+		if r < 0x7f || r > 0xffff || unicode.IsPrint(r) {
 			out = utf8.AppendRune(out, r)
-			continue
-		}
-		for _, half := range utf16.AppendRune(nil, r) {
-			out = fmt.Appendf(out, "\\u%04x", half)
+		} else {
+			out = fmt.Appendf(out, "\\u%04x", r)
 		}
 	}
 	return out
