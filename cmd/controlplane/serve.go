@@ -184,6 +184,7 @@ func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
 		Source:    dir.New(o.configDir, dir.Options{Logger: log}),
 		Scraper:   scraper,
 		Cache:     cache,
+		Serving:   c.xds.Registry().Serving,
 		Workers:   c.xds.Registry().Workers,
 		State:     state,
 		Catalog:   fromFiles,

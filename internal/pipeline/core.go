@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -34,7 +35,7 @@ type core struct {
 	restored lastgood.State
 	// refused are the resources that did not pass validation, by type and name; the last good one of
 	// each is served in its place.
-	refused  map[string]Refusal
+	refused  map[string]*snapshot.Refusal
 	readings map[signals.Key]signals.Reading
 
 	outgoing []outgoing
@@ -62,16 +63,6 @@ type fleet struct {
 	history   []snapshot.Generation
 }
 
-// Refusal is a resource of ours that did not pass validation.
-type Refusal struct {
-	Type    translate.Type
-	Name    string
-	Source  string
-	Message string
-	// Kept says whether an earlier version is served in its place.
-	Kept bool
-}
-
 type outgoing struct {
 	key      string
 	snapshot *snapshot.Snapshot
@@ -85,7 +76,7 @@ func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
 		services: map[string]*service{},
 		fleets:   map[string]*fleet{},
 		edsOnly:  map[string]*snapshot.Snapshot{},
-		refused:  map[string]Refusal{},
+		refused:  map[string]*snapshot.Refusal{},
 		readings: map[signals.Key]signals.Reading{},
 		restored: restored,
 	}
@@ -101,6 +92,7 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 		return
 	}
 	why := describeChanges(update.Changes)
+	c.log.Info("objects changed", "objects", why)
 	for name, object := range c.catalog.Services {
 		s := c.services[name]
 		if s != nil && s.object == object {
@@ -266,7 +258,7 @@ func (c *core) decided(s *service, decisions weights.Decisions, why string) {
 		return
 	}
 	next := c.encode(translate.Assignment(s.object, &decisions), s.assignment)
-	if next == nil || s.assignment != nil && next.Version == s.assignment.Version {
+	if next == s.assignment {
 		return
 	}
 	s.assignment = next
@@ -311,17 +303,14 @@ func (c *core) patch(changed map[string]*snapshot.Resource) {
 
 // encode validates and encodes a resource; one that is refused is replaced by before, which may be nil.
 func (c *core) encode(r translate.Resource, before *snapshot.Resource) *snapshot.Resource {
-	encoded, err := snapshot.Encode(r)
+	encoded, err := snapshot.EncodeAfter(before, r)
 	key := resourceKey(r.Type, r.Name)
-	if err != nil {
-		c.log.Error("a resource did not pass validation", "error", err, "kept", before != nil)
-		c.refused[key] = Refusal{r.Type, r.Name, r.Source, err.Error(), before != nil}
+	if refusal, ok := errors.AsType[*snapshot.Refusal](err); ok {
+		c.log.Error("a resource did not pass validation; the one before is kept", "error", err, "served", before != nil)
+		c.refused[key] = refusal
 		return before
 	}
 	delete(c.refused, key)
-	if before != nil && before.Version == encoded.Version {
-		return before
-	}
 	return encoded
 }
 

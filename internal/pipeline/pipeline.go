@@ -50,6 +50,8 @@ type Options struct {
 	Scraper Scraper
 	// Cache is given one snapshot per fleet, by fleet name, and one per namespace, by "eds:<namespace>".
 	Cache cachev3.SnapshotCache
+	// Serving is told when a fleet is served something new, and when the change behind it was seen.
+	Serving func(fleet string, seen time.Time)
 	// Workers is how many Envoy worker threads choose among the endpoints of a fleet, 0 if unknown.
 	Workers func(fleet string) int
 	// State is where restarts go on from; nil for nowhere.
@@ -162,6 +164,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // job is one piece of work for the worker: a rebuild if objects changed, else a step of the weights,
 // and the actions that came meanwhile.
 type job struct {
+	seen     time.Time // when the oldest of what it is about was seen
 	update   *source.Update
 	step     bool
 	readings []signals.Reading
@@ -185,8 +188,9 @@ func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readi
 		if !busy {
 			ready := next.update != nil && !time.Now().Before(window.due())
 			if ready || next.step || len(next.actions) > 0 {
-				start := job{step: next.step, actions: next.actions}
+				start := job{seen: time.Now(), step: next.step, actions: next.actions}
 				if ready {
+					start.seen = window.first
 					start.update, next.update = next.update, nil
 					window.built()
 				}
@@ -244,6 +248,9 @@ func (p *Pipeline) work(ctx context.Context, core *core, saver *saver, j job) {
 	for _, s := range core.takeOutgoing() {
 		if err := p.options.Cache.SetSnapshot(ctx, s.key, s.snapshot); err != nil && ctx.Err() == nil {
 			p.options.Log.Error("handing a snapshot to the cache", "key", s.key, "error", err)
+		}
+		if p.options.Serving != nil {
+			p.options.Serving(s.key, j.seen)
 		}
 	}
 	if state, ok := core.takeState(now); ok {

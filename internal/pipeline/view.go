@@ -17,7 +17,7 @@ type View struct {
 	notReady  error
 	store     *source.Store
 	catalog   *catalog.Catalog
-	refusals  []Refusal
+	refusals  []*snapshot.Refusal
 	decisions map[string]weights.Decisions
 	pushes    map[string][]snapshot.Push
 	readings  map[signals.Key]signals.Reading
@@ -66,7 +66,7 @@ func (v *View) Store() *source.Store { return v.store }
 func (v *View) Catalog() *catalog.Catalog { return v.catalog }
 
 // Refusals are resources that did not pass our own validation.
-func (v *View) Refusals() []Refusal { return v.refusals }
+func (v *View) Refusals() []*snapshot.Refusal { return v.refusals }
 
 // Decisions are the weights of a Service and their reasons.
 func (v *View) Decisions(service string) (weights.Decisions, bool) {

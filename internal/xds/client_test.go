@@ -132,7 +132,8 @@ func (p *plane) untilState(node string, t translate.Type, want SyncState) TypeSt
 	return p.state(node, t)
 }
 
-// counter is the sum of a counter or gauge over the series that have all of the label values.
+// counter is the sum of a counter or gauge, or the number of observations of a histogram, over the series
+// that have all of the label values.
 func (p *plane) counter(name string, labels ...string) float64 {
 	p.t.Helper()
 	families, err := p.metrics.Gather()
@@ -150,7 +151,7 @@ func (p *plane) counter(name string, labels ...string) float64 {
 				values = append(values, l.GetValue())
 			}
 			if !slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(values, l) }) {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 			}
 		}
 	}

@@ -17,6 +17,8 @@ type metrics struct {
 	nacks     *prometheus.CounterVec
 	refused   *prometheus.CounterVec
 	panics    prometheus.Counter
+
+	convergence *prometheus.HistogramVec
 }
 
 func newMetrics(r prometheus.Registerer) metrics {
@@ -50,6 +52,11 @@ func newMetrics(r prometheus.Registerer) metrics {
 			Name: "evenkeel_xds_panics_total",
 			Help: "Panics that ended a stream.",
 		}),
+		convergence: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "evenkeel_xds_convergence_seconds",
+			Help:    "From a change being seen until that share of its fleet has acknowledged all it subscribed to.",
+			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60},
+		}, []string{"share"}),
 	}
 }
 

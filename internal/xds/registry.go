@@ -28,6 +28,7 @@ type Registry struct {
 	controlPlane *corev3.ControlPlane
 	changes      chan struct{}
 	nacks        nackRing
+	convergence  *convergence
 
 	mu        sync.Mutex
 	streams   map[*adsStream]struct{}
@@ -35,7 +36,7 @@ type Registry struct {
 }
 
 func newRegistry(cache cachev3.SnapshotCache, opts Options) *Registry {
-	return &Registry{
+	r := &Registry{
 		cache:        cache,
 		opts:         opts,
 		metrics:      newMetrics(opts.Metrics),
@@ -44,6 +45,10 @@ func newRegistry(cache cachev3.SnapshotCache, opts Options) *Registry {
 		streams:      map[*adsStream]struct{}{},
 		strangers:    map[string]struct{}{},
 	}
+	r.convergence = &convergence{
+		registry: r, acked: make(chan struct{}, 1), seconds: r.metrics.convergence, pending: map[string]*change{},
+	}
+	return r
 }
 
 // Changed has a value when nodes came, went, acknowledged or refused something since the last was
@@ -51,6 +56,7 @@ func newRegistry(cache cachev3.SnapshotCache, opts Options) *Registry {
 func (r *Registry) Changed() <-chan struct{} { return r.changes }
 
 func (r *Registry) changed() {
+	r.convergence.wake()
 	select {
 	case r.changes <- struct{}{}:
 	default:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -244,5 +245,41 @@ func TestWorkersOfAFleet(t *testing.T) {
 	}
 	if got := p.Registry().Workers("no/such"); got != 0 {
 		t.Errorf("%d workers of nobody", got)
+	}
+}
+
+// TestConvergence: a change counts as taken by half of a fleet, and by all of it, when so many nodes
+// have acknowledged it, and a fleet without nodes measures nothing.
+func TestConvergence(t *testing.T) {
+	p := startPlane(t, Options{})
+	observed := func(share string) float64 {
+		return p.counter("evenkeel_xds_convergence_seconds", share)
+	}
+	p.set("shop/edge", "1", resourcesOf("cart", 1))
+	clients := make([]*deltaClient, 2)
+	for i := range clients {
+		clients[i] = p.delta()
+		clients[i].send(&discoveryv3.DeltaDiscoveryRequest{Node: node(fmt.Sprint("envoy-", i), "shop/edge"), TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"cart"}})
+		clients[i].ack(clients[i].recv())
+	}
+	for i := range clients {
+		p.untilState(fmt.Sprint("envoy-", i), translate.EDS, Synced)
+	}
+	p.set("shop/edge", "2", resourcesOf("cart", 2))
+	p.Registry().Serving("shop/nobody", time.Now())
+	p.Registry().Serving("shop/edge", time.Now())
+	first, second := clients[0].recv(), clients[1].recv()
+	if observed("0.5") != 0 {
+		t.Error("half the fleet has it before anyone acknowledged")
+	}
+	clients[0].ack(first)
+	p.until("half of the fleet has it", func() bool { return observed("0.5") == 1 })
+	if observed("0.99") != 0 {
+		t.Error("all of the fleet has it while one node has not acknowledged")
+	}
+	clients[1].ack(second)
+	p.until("all of the fleet has it", func() bool { return observed("0.99") == 1 })
+	if n := observed("0.5"); n != 1 {
+		t.Errorf("half of the fleet is counted %v times", n)
 	}
 }

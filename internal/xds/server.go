@@ -72,6 +72,14 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, ads{Server: s})
 	loadv3.RegisterLoadReportingServiceServer(server, lrsService{Server: s})
 
+	measuring, stopMeasuring := context.WithCancel(context.WithoutCancel(ctx))
+	measured := make(chan struct{})
+	go func() {
+		defer close(measured)
+		s.registry.convergence.run(measuring)
+	}()
+	defer func() { stopMeasuring(); <-measured }()
+
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(lis) }()
 	select {
