@@ -20,8 +20,7 @@ func newSnapshotCommand() *cobra.Command {
 		Use:   "snapshot [FLEET]",
 		Short: "what fleets are served now",
 		Long: `snapshot lists the fleets and what each is served. With a FLEET (<namespace>/<gateway>) it lists the
-resources, each with the object it comes from; with --type it prints their content as YAML. Secrets
-are redacted.`,
+resources, each with the object it comes from; with --type it prints their content as YAML.`,
 		Example: `  controlplane snapshot
   controlplane snapshot shop/edge
   controlplane snapshot shop/edge --type eds --name shop/cart:8080`,

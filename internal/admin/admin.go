@@ -46,6 +46,8 @@ type Model interface {
 	// Generations of a fleet and pushes of a Service, the oldest first.
 	Generations(fleet string) []snapshot.Generation
 	Pushes(service string) []snapshot.Push
+	// Refusals are the resources that did not pass validation and are not served.
+	Refusals() []*snapshot.Refusal
 }
 
 // Proxies are the connected nodes and the refusals of late.

@@ -78,6 +78,7 @@ func (w *world) Generations(fleet string) []snapshot.Generation {
 	return w.generations
 }
 func (w *world) Pushes(s string) []snapshot.Push { return w.pushes[s] }
+func (w *world) Refusals() []*snapshot.Refusal   { return nil }
 func (w *world) Proxies() []xds.Proxy            { return w.proxies }
 func (w *world) Nacks() []xds.Nack               { return w.nacks }
 func (w *world) Targets() []scrape.Target        { return w.targets }

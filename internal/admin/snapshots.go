@@ -104,7 +104,7 @@ func resourceView(r *snapshot.Resource) ResourceView {
 	return view
 }
 
-// content is the resource as protojson, secrets redacted.
+// content is the resource as protojson.
 func content(r *snapshot.Resource) (json.RawMessage, error) {
 	return r.JSON()
 }

@@ -18,7 +18,10 @@ func (m moment) status(*http.Request) (any, error) {
 // objects are all objects with their conditions, in view of the proxies connected.
 func (m moment) objects(proxies []xds.Proxy) []status.Object {
 	in := status.Input{
-		Store: m.model.Store(), Catalog: m.model.Catalog(), Proxies: proxies, Stale: map[string]string{},
+		Store: m.model.Store(), Catalog: m.model.Catalog(), Proxies: proxies, Stale: map[string]string{}, Refused: map[string]string{},
+	}
+	for _, r := range m.model.Refusals() {
+		in.Refused[r.Source] = r.Error()
 	}
 	for name, svc := range m.catalog().Services {
 		if d, ok := m.model.Decisions(name); ok && d.Frozen != "" {

@@ -267,7 +267,7 @@ type ResourcesView struct {
 	Resources []ResourceView `json:"resources"` // sorted by name
 }
 
-// ResourceView is a resource. Content is its protojson with secrets redacted.
+// ResourceView is a resource. Content is its protojson.
 type ResourceView struct {
 	Name    string              `json:"name"`
 	Version string              `json:"version"`

@@ -27,6 +27,8 @@ type State struct {
 	SavedAt time.Time `json:"savedAt"`
 	// Services are the weight machines' states by Service name.
 	Services map[string]weights.MachineState `json:"services"`
+	// Frozen says that an operator froze all services, those to come included.
+	Frozen bool `json:"frozen,omitempty"`
 	// Generations are the fleets' newest, by fleet name.
 	Generations map[string]Generation `json:"generations"`
 }

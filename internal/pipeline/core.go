@@ -37,6 +37,7 @@ type core struct {
 	// each is served in its place.
 	refused  map[string]*snapshot.Refusal
 	readings map[signals.Key]signals.Reading
+	frozen   bool // services to come are frozen too
 
 	outgoing []outgoing
 	// unsaved says that what a restart must go on from has changed; savedAt is when state was last taken.
@@ -79,6 +80,7 @@ func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
 		refused:  map[string]*snapshot.Refusal{},
 		readings: map[signals.Key]signals.Reading{},
 		restored: restored,
+		frozen:   restored.Frozen,
 	}
 }
 
@@ -105,6 +107,9 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 					c.log.Warn("a service's saved weights are ignored", "service", name, "error", err)
 				}
 				delete(c.restored.Services, name)
+			}
+			if c.frozen {
+				s.machine.Freeze(byOperator)
 			}
 			c.services[name] = s
 		}
@@ -316,22 +321,27 @@ func (c *core) encode(r translate.Resource, before *snapshot.Resource) *snapshot
 
 func resourceKey(t translate.Type, name string) string { return string(t) + " " + name }
 
-// freeze holds or releases the weights of one service, or of all.
+const byOperator = "frozen by an operator"
+
+// freeze holds or releases the weights of one service, or of all, those to come included.
 func (c *core) freeze(name string, frozen bool) error {
 	if name != "" && c.services[name] == nil {
 		return fmt.Errorf("no service %q; a service is named <namespace>/<name>:<port>", name)
 	}
+	if name == "" {
+		c.frozen = frozen
+	}
 	for n, s := range c.services {
-		if name != "" && n != name {
-			continue
-		}
-		if frozen {
-			s.machine.Freeze("frozen by an operator")
-		} else {
+		switch {
+		case name != "" && n != name:
+		case frozen:
+			s.machine.Freeze(byOperator)
+		default:
 			s.machine.Unfreeze()
 		}
 	}
 	c.unsaved = true
+	c.log.Info("an operator acted", "frozen", frozen, "service", cmp.Or(name, "all"))
 	return nil
 }
 
@@ -343,6 +353,7 @@ func (c *core) takeState(now time.Time) (lastgood.State, bool) {
 	c.unsaved, c.savedAt = false, now
 	state := lastgood.State{
 		SavedAt:     now,
+		Frozen:      c.frozen,
 		Services:    make(map[string]weights.MachineState, len(c.services)),
 		Generations: make(map[string]lastgood.Generation, len(c.fleets)),
 	}

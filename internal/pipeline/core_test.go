@@ -262,6 +262,30 @@ func TestARestartGoesOn(t *testing.T) {
 	}
 }
 
+// TestFreezeReachesServicesToCome, also over a restart.
+func TestFreezeReachesServicesToCome(t *testing.T) {
+	c := testCore(lastgood.State{})
+	c.rebuild(start, source.Update{Store: store(t, gateway, shop("cart", 1))})
+	if err := c.freeze("", true); err != nil {
+		t.Fatal(err)
+	}
+	c.rebuild(start, source.Update{Store: store(t, gateway, shop("cart", 1), shop("pay", 2))})
+	state, _ := c.takeState(start)
+	again := testCore(state)
+	again.rebuild(start, source.Update{Store: store(t, gateway, shop("cart", 1), shop("pay", 2), shop("late", 3))})
+	for name, core := range map[string]*core{"shop/cart:80": c, "shop/pay:80": c, "shop/late:80": again} {
+		if core.services[name].machine.Frozen() == "" {
+			t.Errorf("%s is not frozen", name)
+		}
+	}
+	if err := again.freeze("", false); err != nil {
+		t.Fatal(err)
+	}
+	if again.frozen || again.services["shop/cart:80"].machine.Frozen() != "" {
+		t.Error("a frozen service was not released")
+	}
+}
+
 // TestScrapeTargets: endpoints without a policy are not scraped, and Static or not, the policy's window
 // is the scraper's.
 func TestScrapeTargets(t *testing.T) {

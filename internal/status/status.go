@@ -73,6 +73,8 @@ type Input struct {
 	// Stale says, by Service name ("<namespace>/<service>:<port>"), why weights are held for want of
 	// fresh readings. Weights that an operator froze do not belong here.
 	Stale map[string]string
+	// Refused says, by object ("Service shop/cart"), why what was made of it did not pass validation.
+	Refused map[string]string
 }
 
 // Conditions says how every object fares: one Object per object that has a verdict or a problem,
@@ -144,6 +146,12 @@ func Conditions(in Input) []Object {
 		if s := in.Catalog.Services[name]; s != nil {
 			o := object(s.Object)
 			o.Conditions = append(o.Conditions, degraded(ReasonStaleMetrics, name+": "+in.Stale[name]))
+		}
+	}
+
+	for ref, o := range objects {
+		if reason, ok := in.Refused[ref.String()]; ok {
+			o.Conditions = append(o.Conditions, degraded(ReasonLastKnownGood, "what was made of it is not valid and is not served: "+reason))
 		}
 	}
 

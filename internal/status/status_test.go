@@ -1,6 +1,7 @@
 package status
 
 import (
+	"strings"
 	"testing"
 
 	"evenkeel.io/controlplane/internal/catalog"
@@ -220,6 +221,15 @@ func TestStaleMetrics(t *testing.T) {
 	in.Stale = map[string]string{"shop/cart:80": "2 of 6 endpoints are fresh", "shop/gone:1": "not there any more"}
 	c := condition(t, find(t, Conditions(in), cart), TypeDegraded)
 	if c.Status != "True" || c.Reason != "StaleMetrics" || c.Message != "shop/cart:80: 2 of 6 endpoints are fresh" {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestWhatIsNotValidIsSaidOfItsObject(t *testing.T) {
+	in := fixture()
+	in.Refused = map[string]string{cart.String(): "weight: expected at least 1"}
+	c := condition(t, find(t, Conditions(in), cart), TypeDegraded)
+	if c.Status != "True" || c.Reason != ReasonLastKnownGood || !strings.Contains(c.Message, "weight: expected at least 1") {
 		t.Errorf("got %+v", c)
 	}
 }
