@@ -49,8 +49,8 @@ func TestKillAndRestart(t *testing.T) {
 		})
 		return after
 	}
-	before := r.weights()
 	client.drain(time.Second)
+	before := r.weights()
 	for i, after := range restart() {
 		if ratio := float64(after) / float64(before[i]); ratio > 1.041 || ratio < 0.960 {
 			t.Errorf("backend %d: weight %d became %d: more than a quantum", i, before[i], after)

@@ -198,7 +198,7 @@ func metricsPage() string {
 	return b.String()
 }
 
-var descText = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "((?:[^"\\]|\\.)*)", constLabels: \{[^}]*\}, variableLabels: \{([^}]*)\}`)
+var descText = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "((?:[^"\\]|\\.)*)", unit: "[^"]*", constLabels: \{[^}]*\}, variableLabels: \{([^}]*)\}`)
 
 func TestFlagsFromEnvironment(t *testing.T) {
 	env := map[string]string{"EVENKEEL_ADMIN_ADDRESS": "127.0.0.1:1", "EVENKEEL_LOG_LEVEL": "debug"}

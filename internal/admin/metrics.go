@@ -21,7 +21,7 @@ var (
 	descHealthScore = prometheus.NewDesc("evenkeel_endpoint_health_score",
 		"How healthy an endpoint is, 0 to 1.", []string{"service", "endpoint"}, nil)
 	descDecay = prometheus.NewDesc("evenkeel_endpoint_qps_decay_factor",
-		"How far an endpoint's rate of requests has decayed the share it is offered, 0.1 to 1.", []string{"service", "endpoint"}, nil)
+		"The part of its configured rate, or else of the capacity it has shown, that an endpoint can take now, 0.1 to 1.", []string{"service", "endpoint"}, nil)
 	descImbalance = prometheus.NewDesc("evenkeel_service_imbalance_ratio",
 		"The highest CPU utilisation of a Service's endpoints over the mean of all with a fresh reading; 1 is even.", []string{"service"}, nil)
 	descObjects = prometheus.NewDesc("evenkeel_objects",

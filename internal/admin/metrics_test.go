@@ -20,7 +20,7 @@ func TestCollector(t *testing.T) {
 evenkeel_endpoint_health_score{endpoint="10.0.0.7:8080",service="shop/cart:8080"} 0.95
 evenkeel_endpoint_health_score{endpoint="10.0.0.8:8080",service="shop/cart:8080"} 1
 evenkeel_endpoint_health_score{endpoint="10.0.0.9:8080",service="shop/cart:8080"} 1
-# HELP evenkeel_endpoint_qps_decay_factor How far an endpoint's rate of requests has decayed the share it is offered, 0.1 to 1.
+# HELP evenkeel_endpoint_qps_decay_factor The part of its configured rate, or else of the capacity it has shown, that an endpoint can take now, 0.1 to 1.
 # TYPE evenkeel_endpoint_qps_decay_factor gauge
 evenkeel_endpoint_qps_decay_factor{endpoint="10.0.0.7:8080",service="shop/cart:8080"} 0.8
 evenkeel_endpoint_qps_decay_factor{endpoint="10.0.0.8:8080",service="shop/cart:8080"} 1

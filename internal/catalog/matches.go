@@ -6,10 +6,9 @@ import (
 	"strings"
 
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-)
 
-// maxRegexLength bounds a regular expression, in bytes: Envoy compiles each on every worker.
-const maxRegexLength = 256
+	"evenkeel.io/controlplane/internal/re2"
+)
 
 var (
 	gep2257    = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`)
@@ -111,20 +110,10 @@ func pathProblem(path string) string {
 	return ""
 }
 
-// regexProblem says what is wrong with an expression that must match a whole value. Go's syntax is
-// that of RE2, which Envoy uses.
+// regexProblem says what is wrong with an expression that must match a whole value, "" if nothing is.
 func regexProblem(expr string) string {
-	if expr == "" {
-		return "is empty; expected an RE2 expression"
-	}
-	if len(expr) > maxRegexLength {
-		return fmt.Sprintf("is longer than %d bytes", maxRegexLength)
-	}
-	if problem := textProblem(expr); problem != "" {
-		return problem
-	}
-	if _, err := regexp.Compile(expr); err != nil {
-		return "is no RE2 expression: " + strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+	if err := re2.Check(expr); err != nil {
+		return err.Error()
 	}
 	return ""
 }

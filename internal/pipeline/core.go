@@ -174,6 +174,10 @@ func (c *core) serve(now time.Time, f *fleet, name string, next *snapshot.Snapsh
 	if f.served != nil && f.served.Equal(next) {
 		return
 	}
+	if missing := next.Dangling(); len(missing) > 0 {
+		c.log.Error("a fleet's resources do not fit together; what it was served before is kept", "fleet", name, "missing", missing)
+		return
+	}
 	if f.served == nil || !f.served.EqualButEndpoints(next) {
 		if restored, ok := c.restored.Generations[name]; ok && f.served == nil {
 			f.number = restored.Number

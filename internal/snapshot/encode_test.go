@@ -209,7 +209,7 @@ func TestRefusals(t *testing.T) {
 		}), `"a b": is no header name`},
 		{translate.RDS, regex("[a-z]+"), ""},
 		{translate.RDS, regex("("), "missing closing )"},
-		{translate.RDS, regex(strings.Repeat("a", 257)), "has 257 bytes, expected at most 256"},
+		{translate.RDS, regex(strings.Repeat("a", 257)), "is longer than 256 bytes"},
 		{translate.RDS, regex(`(\p{L}{1,100})+`), "instructions, expected at most 10000"},
 
 		{translate.LDS, listener(address("::", 80), manager(func(*hcmv3.HttpConnectionManager) {})), ""},

@@ -5,20 +5,14 @@ import (
 	"fmt"
 	"math"
 	"regexp"
-	"regexp/syntax"
 	"strings"
-	"unicode"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
-	"evenkeel.io/controlplane/internal/translate"
+	"evenkeel.io/controlplane/internal/re2"
 )
-
-// maxRegexLength bounds an expression that a user wrote. Envoy compiles each on every worker and tries
-// it on every request that gets so far. A rewrite's expression is ours, made of a literal path.
-const maxRegexLength, maxRewriteLength = 256, 4096
 
 // headerName is a field name of HTTP (RFC 9110, token).
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
@@ -98,14 +92,15 @@ func checkExpressions(r *routev3.Route) error {
 	}
 	for _, m := range matchers {
 		if m != nil {
-			if err := checkRegex(m.GetRegex(), maxRegexLength); err != nil {
+			if err := checkRegex(m.GetRegex(), re2.Check); err != nil {
 				return err
 			}
 		}
 	}
+	// A rewrite's expression is ours, made of a literal path.
 	return errors.Join(
-		checkRegex(r.GetRoute().GetRegexRewrite().GetPattern().GetRegex(), maxRewriteLength),
-		checkRegex(r.GetRedirect().GetRegexRewrite().GetPattern().GetRegex(), maxRewriteLength),
+		checkRegex(r.GetRoute().GetRegexRewrite().GetPattern().GetRegex(), re2.CheckProgram),
+		checkRegex(r.GetRedirect().GetRegexRewrite().GetPattern().GetRegex(), re2.CheckProgram),
 	)
 }
 
@@ -135,51 +130,11 @@ func checkHeaderChange(c changesHeaders) error {
 	return nil
 }
 
-func checkRegex(expression string, limit int) error {
-	if n := len(expression); n > limit {
-		return fmt.Errorf("regular expression has %d bytes, expected at most %d", n, limit)
-	}
-	size, err := programSize(expression)
-	if err != nil {
+func checkRegex(expression string, check func(string) error) error {
+	if err := check(expression); err != nil {
 		return fmt.Errorf("regular expression %.64q: %w", expression, err)
 	}
-	if size > translate.MaxRegexProgram {
-		return fmt.Errorf("regular expression %.64q: compiles to some %d instructions, expected at most %d", expression, size, translate.MaxRegexProgram)
-	}
 	return nil
-}
-
-// programSize is no less than the size of the RE2 program that Envoy compiles the expression to, and
-// refuses by. Go's programs differ from RE2's in that a class of characters is one instruction and not
-// one per range of bytes; a range beyond ASCII takes RE2 up to about eight.
-func programSize(expression string) (int, error) {
-	parsed, err := syntax.Parse(expression, syntax.Perl)
-	if err != nil {
-		return 0, err
-	}
-	program, err := syntax.Compile(parsed.Simplify())
-	if err != nil {
-		return 0, err
-	}
-	const beyondASCII = 8
-	size := len(program.Inst)
-	for _, inst := range program.Inst {
-		switch inst.Op {
-		case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
-			size += beyondASCII
-		case syntax.InstRune, syntax.InstRune1:
-			if folds := syntax.Flags(inst.Arg)&syntax.FoldCase != 0; folds || len(inst.Rune) == 1 && inst.Rune[0] > unicode.MaxASCII {
-				size += beyondASCII
-			}
-			for i := 1; i < len(inst.Rune); i += 2 {
-				size++
-				if inst.Rune[i] > unicode.MaxASCII {
-					size += beyondASCII
-				}
-			}
-		}
-	}
-	return size, nil
 }
 
 // checkHeader refuses to change what Envoy refuses to change, with the whole route configuration.

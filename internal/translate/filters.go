@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"evenkeel.io/controlplane/internal/catalog"
+	"evenkeel.io/controlplane/internal/re2"
 )
 
 // httpFilters are the slots of policies and the router. A slot is there from the start and its content
@@ -61,7 +62,7 @@ func runtimeLayer(f *catalog.Fleet) Resource {
 	return Resource{
 		Type: RTDS, Name: RuntimeLayer, Source: f.Object.String(),
 		Message: &runtimev3.Runtime{Name: RuntimeLayer, Layer: &structpb.Struct{Fields: map[string]*structpb.Value{
-			"re2.max_program_size.error_level": structpb.NewNumberValue(MaxRegexProgram),
+			"re2.max_program_size.error_level": structpb.NewNumberValue(re2.MaxProgram),
 		}}},
 	}
 }

@@ -23,9 +23,6 @@ const (
 	MetadataNamespace = "envoy.lb"
 )
 
-// MaxRegexProgram is the largest RE2 program, in instructions, that a regular expression may have.
-const MaxRegexProgram = 10_000
-
 // Type names an xDS resource type by its usual short name.
 type Type string
 

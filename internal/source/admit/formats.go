@@ -10,11 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-)
 
-// maxRegexLength bounds a regular expression that a user gives, in bytes. Every Envoy of a fleet
-// compiles it.
-const maxRegexLength = 256
+	"evenkeel.io/controlplane/internal/re2"
+)
 
 // Formats of Gateway API's own types, after the patterns of its CustomResourceDefinitions.
 var (
@@ -90,10 +88,8 @@ func (c *checks) requiredText(path *field.Path, value string, limit int) {
 }
 
 func (c *checks) regex(path *field.Path, expression string) {
-	if len(expression) > maxRegexLength {
-		c.errs = append(c.errs, field.TooLong(path, expression, maxRegexLength))
-	} else if _, err := regexp.Compile(expression); err != nil {
-		c.invalid(path, expression, "must be an RE2 regular expression: "+strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+	if err := re2.Check(expression); err != nil {
+		c.invalid(path, fmt.Sprintf("%.64s", expression), err.Error())
 	}
 }
 
