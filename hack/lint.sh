@@ -6,3 +6,6 @@ unformatted=$(gofmt -l $(git ls-files -co --exclude-standard '*.go'))
 [ -z "$unformatted" ] || { echo "gofmt -w is needed for:"; echo "$unformatted"; exit 1; }
 go vet ./...
 .tools/bin/staticcheck ./...
+fresh=$(mktemp -d); trap 'rm -rf "$fresh"' EXIT
+.tools/bin/controller-gen object paths=./api/... output:dir="$fresh"
+diff -u api/v1alpha1/zz_generated.deepcopy.go "$fresh/zz_generated.deepcopy.go" || { echo "make generate is needed"; exit 1; }

@@ -68,14 +68,14 @@ func TestAFileReachesEnvoy(t *testing.T) {
 	t.Logf("edited weight to Envoy: %v", took)
 }
 
-// TestASlowBackendLosesItsShare makes one of three backends three times slower, CPU showing it: its
-// published weight and its requests fall by more than a third.
+// TestASlowBackendLosesItsShare makes one of three backends three times slower, CPU showing it: under the
+// policy of examples/demo its published weight and its requests fall by more than a third.
 func TestASlowBackendLosesItsShare(t *testing.T) {
 	r := newRig(t, 3)
 	r.write("base.yaml", r.base())
 	r.write("route.yaml", route(toCart))
 	r.write("slice.yaml", r.slice(scraped, 0, 1, 2))
-	r.write("policy.yaml", policy("  capacity: {slowStart: 0s}\n  publish: {interval: 2s}\n"))
+	r.write("policy.yaml", r.example("demo/policy.yaml", "name: shop", "name: cart", "namespace: demo", "namespace: shop"))
 	r.start()
 	r.startEnvoy("shop/edge")
 	stop := r.load(120)

@@ -33,20 +33,31 @@ func (c *core) weighed(s *catalog.Service) weights.Service {
 			ReadySince: e.ReadySince,
 		}
 	}
-	if c.options.Workers != nil {
-		for name, f := range c.fleets {
-			if f.object == nil {
-				continue
-			}
-			if _, routed := slices.BinarySearch(f.object.Services, s.Name); routed {
-				w.PickingWorkers += c.options.Workers(name)
-			}
+	for name, f := range c.fleets {
+		if f.object == nil {
+			continue
 		}
-		for _, key := range edsOnlyKeys(s) {
-			w.PickingWorkers += c.options.Workers(key)
+		if _, routed := slices.BinarySearch(f.object.Services, s.Name); routed {
+			w.PickingWorkers += c.workersOf(name)
 		}
 	}
+	for _, key := range edsOnlyKeys(s) {
+		w.PickingWorkers += c.workersOf(key)
+	}
 	return w
+}
+
+// workersOf asks once per tick how many Envoy workers a fleet has.
+func (c *core) workersOf(fleet string) int {
+	if c.options.Workers == nil {
+		return 0
+	}
+	n, known := c.workers[fleet]
+	if !known {
+		n = c.options.Workers(fleet)
+		c.workers[fleet] = n
+	}
+	return n
 }
 
 // config is the policy in force in the terms of package weights. The policy is complete and valid.

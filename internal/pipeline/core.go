@@ -37,6 +37,7 @@ type core struct {
 	// each is served in its place.
 	refused  map[string]*snapshot.Refusal
 	readings map[signals.Key]signals.Reading
+	workers  map[string]int // by fleet, as of the last tick
 	frozen   bool // services to come are frozen too
 
 	outgoing []outgoing
@@ -79,6 +80,7 @@ func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
 		edsOnly:  map[string]*snapshot.Snapshot{},
 		refused:  map[string]*snapshot.Refusal{},
 		readings: map[signals.Key]signals.Reading{},
+		workers:  map[string]int{},
 		restored: restored,
 		frozen:   restored.Frozen,
 	}
@@ -87,8 +89,13 @@ func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
 // rebuild makes everything follow a new Store.
 func (c *core) rebuild(now time.Time, update source.Update) {
 	c.guard("resolving the objects", func() {
-		c.catalog = catalog.Build(c.catalog, update.Store, c.options.Catalog)
-		c.store = update.Store
+		next := catalog.Build(c.catalog, update.Store, c.options.Catalog)
+		var before []catalog.Verdict
+		if c.catalog != nil {
+			before = c.catalog.Verdicts
+		}
+		complain(c.log, c.store, update.Store, before, next.Verdicts)
+		c.catalog, c.store = next, update.Store
 	})
 	if c.catalog == nil {
 		return
@@ -230,6 +237,7 @@ func edsOnlyKeys(s *catalog.Service) []string {
 
 // step moves every Service's weights by one tick.
 func (c *core) step(now time.Time, readings []signals.Reading) {
+	clear(c.workers)
 	byService := map[string][]signals.Reading{}
 	for _, r := range readings {
 		byService[r.Endpoint.Service] = append(byService[r.Endpoint.Service], r)

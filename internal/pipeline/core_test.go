@@ -286,6 +286,25 @@ func TestFreezeReachesServicesToCome(t *testing.T) {
 	}
 }
 
+// TestWhatIsWrongIsLoggedOnce: a problem and a verdict are logged when they come, not with every change.
+func TestWhatIsWrongIsLoggedOnce(t *testing.T) {
+	var log strings.Builder
+	c := newCore(Options{Catalog: catalog.Options{AllowLoopback: true}, Log: slog.New(slog.NewTextHandler(&log, nil))}, newMetrics(nil), lastgood.State{})
+	lost := strings.Replace(shop("cart", 1), "backendRefs: [{name: cart, port: 80}]", "backendRefs: [{name: lost, port: 80}]", 1)
+	with := func(more ...string) *source.Store {
+		s := store(t, append([]string{gateway, lost}, more...)...)
+		s.Problems = []source.Problem{{File: "bad.yaml", Line: 3, Message: "is no YAML", Kept: "nothing"}}
+		return s
+	}
+	c.rebuild(start, source.Update{Store: with()})
+	c.rebuild(start, source.Update{Store: with(shop("pay", 2))})
+	for _, want := range []string{"bad.yaml:3: is no YAML", "BackendNotFound"} {
+		if n := strings.Count(log.String(), want); n != 1 {
+			t.Errorf("%q is logged %d times, want once:\n%s", want, n, log.String())
+		}
+	}
+}
+
 // TestScrapeTargets: endpoints without a policy are not scraped, and Static or not, the policy's window
 // is the scraper's.
 func TestScrapeTargets(t *testing.T) {
