@@ -37,13 +37,17 @@ type turn struct {
 	suspect   bool
 }
 
+// grain is what phases are multiples of. To wake up for every one of hundreds of targets costs more
+// than to read their pages: those of a grain share the waking.
+const grain = 40 * time.Millisecond
+
 // firstTurn is the next time after now at which the target's phase comes up.
 func firstTurn(id identity, interval time.Duration, now time.Time) time.Time {
 	h := fnv.New64a()
 	h.Write([]byte(id.owner))
 	h.Write([]byte{0})
 	h.Write([]byte(id.url))
-	phase := time.Duration(mix(h.Sum64()) % uint64(interval))
+	phase := time.Duration(mix(h.Sum64()) % uint64(interval)).Truncate(grain)
 	elapsed := time.Duration(now.UnixNano() % int64(interval))
 	wait := phase - elapsed
 	if wait <= 0 {
