@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -24,6 +25,9 @@ and takes only the endpoints, with their weights, from here.`,
   controlplane bootstrap --fleet eds:shop`,
 		Args: exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if options.Fleet == "" {
+				return usageError(errors.New("--fleet is missing: name the Gateway as NAMESPACE/GATEWAY, or eds:NAMESPACE for endpoints only"))
+			}
 			host, port, err := net.SplitHostPort(xdsAddress)
 			if err != nil {
 				return usageError(fmt.Errorf("--xds-address %q: expected host:port", xdsAddress))

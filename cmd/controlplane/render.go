@@ -37,7 +37,7 @@ its start: endpoints have the weights they have before anything is measured.`,
 			snapshots := pipeline.Render(store, pipeline.Options{
 				Catalog:   fromFiles,
 				Translate: translate.Options{ListenerAddress: listenerAddress},
-				Log:       slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
+				Log:       slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 			})
 			if fleet != "" && snapshots[fleet] == nil {
 				return refusedError(fmt.Errorf("no fleet %q in %s; it has %s", fleet, args[0], strings.Join(slices.Sorted(maps.Keys(snapshots)), ", ")))

@@ -38,7 +38,7 @@ type core struct {
 	refused  map[string]*snapshot.Refusal
 	readings map[signals.Key]signals.Reading
 	workers  map[string]int // by fleet, as of the last tick
-	frozen   bool // services to come are frozen too
+	frozen   bool           // services to come are frozen too
 
 	outgoing []outgoing
 	// unsaved says that what a restart must go on from has changed; savedAt is when state was last taken.
