@@ -111,14 +111,7 @@ func TestBrokenMetrics(t *testing.T) {
 	r.start()
 	r.startEnvoy("shop/edge")
 	stop := r.load(200)
-	r.eventually("all backends are measured", func() error {
-		for _, e := range r.service().Endpoints {
-			if e.State != "Serving" {
-				return fmt.Errorf("%s is %s", e.Address, e.State)
-			}
-		}
-		return nil
-	})
+	r.untilMeasured()
 	broken := map[int]string{}
 	for name, fault := range faults {
 		r.backends[len(broken)].SetMetricsFault(fault)
@@ -140,14 +133,7 @@ func TestBrokenMetrics(t *testing.T) {
 	for i := range broken {
 		r.backends[i].SetMetricsFault(demo.MetricsFine)
 	}
-	r.eventually("they recover", func() error {
-		for _, e := range r.service().Endpoints {
-			if e.State != "Serving" {
-				return fmt.Errorf("%s is %s", e.Address, e.State)
-			}
-		}
-		return nil
-	})
+	r.untilMeasured()
 	if report := stop(); report.Failed() > 0 {
 		t.Errorf("%d of %d requests failed: %v", report.Failed(), report.Requests, report.ByStatus)
 	}
@@ -184,14 +170,7 @@ func TestFreezeHoldsWeights(t *testing.T) {
 	r.start()
 	r.startEnvoy("shop/edge")
 	r.load(100)
-	r.eventually("the backends are measured", func() error {
-		for _, e := range r.service().Endpoints {
-			if e.State != "Serving" {
-				return fmt.Errorf("%s is %s", e.Address, e.State)
-			}
-		}
-		return nil
-	})
+	r.untilMeasured()
 	r.run("freeze", "shop/cart:80", "--admin", r.adminURL(""))
 	before := fmt.Sprint(r.weights())
 	if err := r.backends[0].SetSpeed(1. / 3); err != nil {

@@ -79,14 +79,7 @@ func TestASlowBackendLosesItsShare(t *testing.T) {
 	r.start()
 	r.startEnvoy("shop/edge")
 	stop := r.load(120)
-	r.eventually("the backends are measured", func() error {
-		for _, e := range r.service().Endpoints {
-			if e.State != "Serving" {
-				return fmt.Errorf("%s is %s", e.Address, e.State)
-			}
-		}
-		return nil
-	})
+	r.untilMeasured()
 	before, share := r.share(2), r.requestShare(2)
 	if err := r.backends[2].SetSpeed(1. / 3); err != nil {
 		t.Fatal(err)

@@ -313,6 +313,19 @@ func (r *rig) service() admin.ServiceView {
 	return view.Services[0]
 }
 
+// untilMeasured waits until every endpoint of cart has a fresh reading in its weight.
+func (r *rig) untilMeasured() {
+	r.t.Helper()
+	r.eventually("all endpoints are measured", func() error {
+		for _, e := range r.service().Endpoints {
+			if e.State != "Serving" {
+				return fmt.Errorf("%s is %s", e.Address, e.State)
+			}
+		}
+		return nil
+	})
+}
+
 // weights are the published weights of cart by backend.
 func (r *rig) weights() map[int]uint32 {
 	r.t.Helper()
