@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -50,6 +51,7 @@ type experiment struct {
 	busyLimit     float64
 	raw           string
 	arms          []arm
+	scenarios     []scenario
 }
 
 func benchmark(ctx context.Context, args []string) error {
@@ -67,9 +69,13 @@ func benchmark(ctx context.Context, args []string) error {
 	flags.Float64Var(&x.busyLimit, "busy-limit", 0.8, "share of the machine above which a run does not count")
 	flags.StringVar(&x.raw, "raw", "", "folder for every request of every run, as CSV; empty: not kept")
 	names := flags.String("arms", "LEAST_REQUEST,Capacity", "arms to compare, the first is the baseline: "+strings.Join(armNames(), ", "))
+	stories := flags.String("scenarios", "uneven", "what happens to the servers: "+strings.Join(scenarioNames(), ", "))
 	_ = flags.Parse(args) // exits on an error
 
 	var err error
+	if x.scenarios, err = scenariosOf(*stories); err != nil {
+		return err
+	}
 	if x.arms, err = armsOf(*names); err != nil {
 		return err
 	}
@@ -89,24 +95,27 @@ func benchmark(ctx context.Context, args []string) error {
 	}
 
 	var runs []run
-	for repetition := range x.repetitions {
-		for _, a := range x.arms {
-			fmt.Fprintf(os.Stderr, "run %d of %d: %s, repetition %d, %s\n",
-				len(runs)+1, x.repetitions*len(x.arms), a.name, repetition+1, x.warmup+x.window)
-			r, err := x.run(ctx, a, repetition)
-			if err != nil {
-				return fmt.Errorf("%s: %w", a.name, err)
+	for _, s := range x.scenarios {
+		for repetition := range x.repetitions {
+			for _, a := range x.arms {
+				fmt.Fprintf(os.Stderr, "run %d of %d: %s, %s, repetition %d, %s\n",
+					len(runs)+1, len(x.scenarios)*x.repetitions*len(x.arms), s.name, a.name, repetition+1, x.warmup+x.window)
+				r, err := x.run(ctx, s, a, repetition)
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", s.name, a.name, err)
+				}
+				fmt.Fprintf(os.Stderr, "  %s\n", r)
+				runs = append(runs, r)
 			}
-			fmt.Fprintf(os.Stderr, "  %s\n", r)
-			runs = append(runs, r)
 		}
 	}
 	x.print(os.Stdout, strings.Join(append([]string{"go run ./bench/lb"}, args...), " "), runs)
 	return nil
 }
 
-// run is what one arm did in one repetition.
+// run is what one arm did in one repetition of a scenario.
 type run struct {
+	scenario   string
 	arm        string
 	repetition int
 	// Highest over mean utilisation of the servers: over the whole window, and the median over its slices
@@ -130,7 +139,10 @@ func (r run) String() string {
 func milliseconds(d time.Duration) float64 { return float64(d) / 1e6 }
 
 // run starts everything, measures, and takes it down again.
-func (x experiment) run(ctx context.Context, a arm, repetition int) (run, error) {
+func (x experiment) run(ctx context.Context, s scenario, a arm, repetition int) (run, error) {
+	if s.even {
+		x.fastest = 1
+	}
 	dir, err := os.MkdirTemp("", "evenkeel-lb-")
 	if err != nil {
 		return run{}, err
@@ -165,6 +177,12 @@ func (x experiment) run(ctx context.Context, a arm, repetition int) (run, error)
 	if err != nil {
 		return run{}, fmt.Errorf("the share of the machine in use: %w", err)
 	}
+	during, endDuring := context.WithCancel(ctx)
+	var events sync.WaitGroup
+	defer func() { endDuring(); events.Wait() }()
+	if s.during != nil {
+		events.Go(func() { s.during(during, servers) })
+	}
 	from, usage := load.Elapsed(), servers.Usage()
 	var short []float64
 	for slice, end := usage, from+x.window; load.Elapsed() < end; {
@@ -187,7 +205,7 @@ func (x experiment) run(ctx context.Context, a arm, repetition int) (run, error)
 	}
 	report := load.Report(from, to)
 	r := run{
-		arm: a.name, repetition: repetition,
+		scenario: s.name, arm: a.name, repetition: repetition,
 		imbalance: demo.MaxOverMean(utilisations), imbalance5s: demo.Median(short),
 		p50: report.P50, p99: report.P99, goodput: report.Goodput(), busy: machineNow.BusyShare(machine),
 	}
@@ -227,7 +245,7 @@ func (x experiment) keep(r run, report demo.Report) error {
 		text.WriteString(strconv.Itoa(s.Status))
 		text.WriteByte('\n')
 	}
-	name := fmt.Sprintf("%s-%d.csv", r.arm, r.repetition+1)
+	name := fmt.Sprintf("%s-%s-%d.csv", r.scenario, r.arm, r.repetition+1)
 	return os.WriteFile(filepath.Join(x.raw, name), []byte(text.String()), 0o644)
 }
 

@@ -21,7 +21,7 @@ var measures = []measure{
 	{"max/avg, 5 s", "%.3f", func(r run) float64 { return r.imbalance5s }},
 	{"p50 ms", "%.1f", func(r run) float64 { return milliseconds(r.p50) }},
 	{"p99 ms", "%.0f", func(r run) float64 { return milliseconds(r.p99) }},
-	{"goodput %", "%.2f", func(r run) float64 { return r.goodput * 100 }},
+	{"goodput %", "%.3f", func(r run) float64 { return r.goodput * 100 }},
 	{"machine busy %", "%.0f", func(r run) float64 { return r.busy * 100 }},
 }
 
@@ -36,9 +36,10 @@ request takes %s on average at speed 1, hyper-exponentially distributed (squared
 and is queued first come, first served. Arrivals are a Poisson process at %.0f %% of the servers' capacity that does
 not wait for answers; latency counts from the moment a request should have been sent. Each of %d runs per arm
 starts from nothing, settles for %s and is measured for %s. The arms take turns, and in each turn all see the
-same arrival times.
+same arrival times. What happens in the window is said of each scenario.
 
-- LEAST_REQUEST: a BalancePolicy of mode Equal, which is Envoy's choice of the less busy of two servers.
+- LEAST_REQUEST: a BalancePolicy of mode Equal, which is Envoy's choice of the less busy of two servers, with
+  the outlier detection that every cluster of ours has.
 - Capacity: the same policy with mode Enforce, everything else at its default.
 - ROUND_ROBIN: Envoy alone. oracle: Envoy alone, with the servers' true speeds as weights.
 
@@ -49,9 +50,23 @@ use does not count: its latencies are those of the machine.
 
 `, command, x.servers, x.workers, x.fastest, runtime.NumCPU(), x.work, x.load*100, x.repetitions, x.warmup, x.window, x.busyLimit*100)
 
-	x.printMedians(out, runs)
-	fmt.Fprintln(out, "\nEvery run:")
-	fmt.Fprintln(out)
+	for _, s := range x.scenarios {
+		var of []run
+		for _, r := range runs {
+			if r.scenario == s.name {
+				of = append(of, r)
+			}
+		}
+		fmt.Fprintf(out, "## %s\n\nIn the window: %s.\n\n", s.name, s.about)
+		x.printMedians(out, of)
+		fmt.Fprintln(out, "\nEvery run:")
+		fmt.Fprintln(out)
+		printRuns(out, of)
+		fmt.Fprintln(out)
+	}
+}
+
+func printRuns(out io.Writer, runs []run) {
 	printHeading(out, "run", "counts")
 	for _, r := range runs {
 		counts := "yes"

@@ -11,9 +11,9 @@ func TestMediansLeaveOutRunsThatDoNotCount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := experiment{arms: chosen}
+	x := experiment{arms: chosen, scenarios: scenarios[:1]}
 	one := func(arm string, p99 time.Duration, counted bool) run {
-		return run{arm: arm, imbalance: 1.5, imbalance5s: 1.5, p50: time.Millisecond, p99: p99, goodput: 1, busy: 0.5, counted: counted}
+		return run{scenario: "uneven", arm: arm, imbalance: 1.5, imbalance5s: 1.5, p50: time.Millisecond, p99: p99, goodput: 1, busy: 0.5, counted: counted}
 	}
 	var out strings.Builder
 	x.print(&out, "go run ./bench/lb", []run{
@@ -21,8 +21,8 @@ func TestMediansLeaveOutRunsThatDoNotCount(t *testing.T) {
 		one("LEAST_REQUEST", 9000*time.Millisecond, false), one("Capacity", 300*time.Millisecond, true),
 	})
 	for _, want := range []string{
-		"| LEAST_REQUEST | 1 | 1.500 | 1.500 | 1.0 | 400 | 100.00 | 50 |",
-		"| Capacity | 2 | 1.500 | 1.500 | 1.0 | 200 | 100.00 | 50 |",
+		"| LEAST_REQUEST | 1 | 1.500 | 1.500 | 1.0 | 400 | 100.000 | 50 |",
+		"| Capacity | 2 | 1.500 | 1.500 | 1.0 | 200 | 100.000 | 50 |",
 		"| Capacity / LEAST_REQUEST | | 1.00 | 1.00 | 1.00 | 0.50 | 1.00 | 1.00 |",
 		"| LEAST_REQUEST 1 | no: machine too busy | 1.500 | 1.500 | 1.0 | 9000 |",
 	} {
@@ -35,7 +35,7 @@ func TestMediansLeaveOutRunsThatDoNotCount(t *testing.T) {
 func TestArmWithoutARunThatCountsHasNoFigures(t *testing.T) {
 	chosen, _ := armsOf("LEAST_REQUEST")
 	var out strings.Builder
-	experiment{arms: chosen}.print(&out, "go run ./bench/lb", []run{{arm: "LEAST_REQUEST", imbalance: 1.5}})
+	experiment{arms: chosen, scenarios: scenarios[:1]}.print(&out, "go run ./bench/lb", []run{{scenario: "uneven", arm: "LEAST_REQUEST", imbalance: 1.5}})
 	if want := "| LEAST_REQUEST | 0 | - | - | - | - | - | - |"; !strings.Contains(out.String(), want) {
 		t.Errorf("the report has no line %s\n%s", want, out.String())
 	}
@@ -44,6 +44,27 @@ func TestArmWithoutARunThatCountsHasNoFigures(t *testing.T) {
 func TestUnknownArmsAreRefused(t *testing.T) {
 	if _, err := armsOf("Capacity,PID"); err == nil || !strings.Contains(err.Error(), `"PID"`) || !strings.Contains(err.Error(), "oracle") {
 		t.Errorf("error %v, want one that names PID and lists the arms", err)
+	}
+}
+
+func TestUnknownScenariosAreRefused(t *testing.T) {
+	if _, err := scenariosOf("uneven,flood"); err == nil || !strings.Contains(err.Error(), `"flood"`) || !strings.Contains(err.Error(), "sinkhole") {
+		t.Errorf("error %v, want one that names flood and lists the scenarios", err)
+	}
+}
+
+// TestScenariosTouchWhatTheySay: a fault falls on as many of twelve servers as its scenario says.
+func TestScenariosTouchWhatTheySay(t *testing.T) {
+	for name, which := range map[string]func(i, n int) bool{"quarter": quarter, "one": one, "twoThirds": twoThirds} {
+		touched := 0
+		for i := range 12 {
+			if which(i, 12) {
+				touched++
+			}
+		}
+		if want := map[string]int{"quarter": 3, "one": 1, "twoThirds": 8}[name]; touched != want {
+			t.Errorf("%s touches %d of 12, want %d", name, touched, want)
+		}
 	}
 }
 

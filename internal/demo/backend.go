@@ -122,6 +122,9 @@ func (b *Backend) Address() netip.AddrPort {
 	return netip.MustParseAddrPort(b.listener.Addr().String())
 }
 
+// Config is what the backend was started with.
+func (b *Backend) Config() BackendConfig { return b.config }
+
 // Close ends the server at once; requests in flight are cut off.
 func (b *Backend) Close() error {
 	err := b.server.Close()
