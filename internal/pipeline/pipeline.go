@@ -237,7 +237,9 @@ func (p *Pipeline) work(ctx context.Context, core *core, saver *saver, j job) {
 	now := time.Now()
 	if j.update != nil {
 		core.rebuild(now, *j.update)
-		p.options.Scraper.SetTargets(scrapeSpecs(core.catalog))
+		if core.catalog != nil {
+			p.options.Scraper.SetTargets(scrapeSpecs(core.catalog))
+		}
 	}
 	for _, a := range j.actions {
 		a.reply <- a.do(core)
