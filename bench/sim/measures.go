@@ -33,7 +33,7 @@ type measures struct {
 
 // usage is a server at one moment.
 type usage struct {
-	busy     float64
+	busy     time.Duration
 	instance int
 	serving  bool
 }
@@ -100,7 +100,8 @@ func (m *measures) imbalance(view time.Duration) []float64 {
 	step := int(view / slice)
 	var out []float64
 	for from := 0; from+step < len(m.use); from += step {
-		highest, sum, n := 0.0, 0.0, 0
+		var highest, sum time.Duration
+		n := 0
 		for i, before := range m.use[from] {
 			after := m.use[from+step][i]
 			if !before.serving || !after.serving || before.instance != after.instance {
@@ -110,7 +111,7 @@ func (m *measures) imbalance(view time.Duration) []float64 {
 			highest, sum, n = max(highest, used), sum+used, n+1
 		}
 		if sum > 0 {
-			out = append(out, highest*float64(n)/sum)
+			out = append(out, float64(highest)*float64(n)/float64(sum))
 		}
 	}
 	return out

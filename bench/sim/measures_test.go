@@ -58,7 +58,7 @@ func measured(t *testing.T, policy string) *measures {
 
 func TestImbalance(t *testing.T) {
 	m := measured(t, evenkeel)
-	up := func(a, b float64) []usage { return []usage{{a, 0, true}, {b, 0, true}} }
+	up := func(a, b time.Duration) []usage { return []usage{{a, 0, true}, {b, 0, true}} }
 	m.use = [][]usage{up(0, 0), up(1, 3), up(3, 5), {{5, 0, true}, {9, 1, true}}}
 	got := m.imbalance(slice)
 	if len(got) != 3 || got[0] != 1.5 || got[1] != 1 || got[2] != 1 {

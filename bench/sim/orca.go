@@ -104,7 +104,7 @@ func (s *server) reporter() func() {
 			r := orcaReport{
 				requestsPerSecond: (now.done + now.failed - before.done - before.failed) / period,
 				errorsPerSecond:   (now.failed - before.failed) / period,
-				cpu:               (now.cpu - before.cpu) / period / float64(s.workers),
+				cpu:               (now.cpuSeconds() - before.cpuSeconds()) / period / float64(s.workers),
 			}
 			if s.saidCPU > 0 {
 				r.cpu = s.saidCPU

@@ -3,6 +3,7 @@ package main
 import (
 	"math"
 	"math/rand/v2"
+	"time"
 )
 
 // picker is the load balancer of one Envoy worker thread. rebuild is told of every change of hosts or
@@ -57,29 +58,50 @@ func (p *roundRobin) pick() *host {
 
 // leastRequest is LEAST_REQUEST with N_CHOICES of 2
 // (source/extensions/load_balancing_policies/least_request/least_request_lb.cc): of two hosts drawn
-// with replacement the one with fewer active requests, the first of equals; or, while weights differ,
-// the schedule of weight/(active+1)^bias.
+// with replacement the one with fewer active requests, the first of equals; or, while weights differ or
+// a host is in slow start, the schedule of weight/(active+1)^bias.
 type leastRequest struct {
-	seed     uint32
-	bias     float64
-	random   *rand.Rand
-	hosts    []*host
-	schedule *edf
+	clock     *clock
+	seed      uint32
+	bias      float64
+	slowStart time.Duration // 0: none
+	latest    time.Duration // when the last host came
+	random    *rand.Rand
+	hosts     []*host
+	schedule  *edf
 }
 
-func newLeastRequest(random *rand.Rand, bias float64) *leastRequest {
-	return &leastRequest{seed: uint32(random.Uint64()), bias: bias, random: random}
+// slowStartFloor is the part of its weight that a host has at first (min_weight_percent).
+const slowStartFloor = 0.1
+
+func newLeastRequest(c *clock, random *rand.Rand, bias float64, slowStart time.Duration) *leastRequest {
+	return &leastRequest{clock: c, seed: uint32(random.Uint64()), bias: bias, slowStart: slowStart, latest: -1, random: random}
 }
 
+// rebuild makes a schedule even of equal weights while a host is in slow start. Envoy comes back to two
+// choices only when the next update finds no such host, be it hours later.
 func (p *leastRequest) rebuild(hosts []*host) {
 	p.hosts, p.schedule = hosts, nil
-	if !weightsAreEqual(hosts) {
+	for _, h := range hosts {
+		if p.clock.now-h.since <= p.slowStart {
+			p.latest = max(p.latest, h.since)
+		}
+	}
+	if !weightsAreEqual(hosts) || p.warming() {
 		p.schedule = newEDF(hosts, p.weight, p.seed)
 	}
 }
 
+func (p *leastRequest) warming() bool {
+	return p.slowStart > 0 && p.clock.now-p.latest <= p.slowStart
+}
+
 func (p *leastRequest) weight(h *host) float64 {
-	return float64(h.weight) / math.Pow(float64(h.active+1), p.bias)
+	w := float64(h.weight) / math.Pow(float64(h.active+1), p.bias)
+	if age := p.clock.now - h.since; p.warming() && age < p.slowStart {
+		w *= max(slowStartFloor, float64(max(time.Millisecond, age))/float64(p.slowStart))
+	}
+	return w
 }
 
 func (p *leastRequest) pick() *host {

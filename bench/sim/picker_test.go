@@ -83,7 +83,7 @@ func TestEDFSkipsPicksAsIfTheyWereMade(t *testing.T) {
 func TestEDFTakesTheWeightWhenItPutsBack(t *testing.T) {
 	hosts := hostsOf(1000, 1000)
 	hosts[0].active = 3
-	p := newLeastRequest(rand.New(rand.NewPCG(1, 1)), 1)
+	p := newLeastRequest(&clock{}, rand.New(rand.NewPCG(1, 1)), 1, 0)
 	hosts[1].weight = 1001
 	p.rebuild(hosts)
 	count := func() [2]int {
@@ -105,7 +105,7 @@ func TestEDFTakesTheWeightWhenItPutsBack(t *testing.T) {
 func TestBiasOfActiveRequests(t *testing.T) {
 	h := &host{weight: 1000, active: 3}
 	for b, want := range map[float64]float64{0: 1000, 1: 250, 1.5: 125} {
-		if got := newLeastRequest(rand.New(rand.NewPCG(1, 1)), b).weight(h); math.Abs(got-want) > 1e-9 {
+		if got := newLeastRequest(&clock{}, rand.New(rand.NewPCG(1, 1)), b, 0).weight(h); math.Abs(got-want) > 1e-9 {
 			t.Errorf("bias %v: %v, want %v", b, got, want)
 		}
 	}
@@ -116,7 +116,7 @@ func TestRebuildStartsAtTheSamePlace(t *testing.T) {
 	hosts := hostsOf(1000, 2000, 3500, 700)
 	for name, p := range map[string]picker{
 		"round robin":   newRoundRobin(rand.New(rand.NewPCG(1, 2))),
-		"least request": newLeastRequest(rand.New(rand.NewPCG(1, 2)), 1.5),
+		"least request": newLeastRequest(&clock{}, rand.New(rand.NewPCG(1, 2)), 1.5, 0),
 	} {
 		p.rebuild(hosts)
 		first := picks(p, 20)
@@ -142,7 +142,7 @@ func TestRoundRobinOfEqualWeightsGoesOnAfterARebuild(t *testing.T) {
 }
 
 func TestTwoChoicesTakeTheLessBusy(t *testing.T) {
-	p := newLeastRequest(rand.New(rand.NewPCG(1, 2)), 1.5)
+	p := newLeastRequest(&clock{}, rand.New(rand.NewPCG(1, 2)), 1.5, 0)
 	hosts := hostsOf(1000, 1000, 1000, 1000)
 	hosts[2].active = 10
 	p.rebuild(hosts)
@@ -158,7 +158,7 @@ func TestTwoChoicesTakeTheLessBusy(t *testing.T) {
 
 func testProxy(n int) (*proxy, *clock) {
 	var c clock
-	p := &proxy{clock: &c, workers: []picker{newLeastRequest(rand.New(rand.NewPCG(1, 2)), 1.5)}}
+	p := &proxy{clock: &c, workers: []picker{newLeastRequest(&c, rand.New(rand.NewPCG(1, 2)), 1.5, 0)}}
 	var endpoints []endpoint
 	for i := range n {
 		endpoints = append(endpoints, endpoint{newServer(&c, i, 2, 10, 1), 0, 1000})
@@ -292,5 +292,30 @@ func TestORCAWeights(t *testing.T) {
 	c.now = 181 * time.Second
 	if got := weights(); !slices.Equal(got, []uint32{1, 1, 1, 1}) {
 		t.Errorf("weights %v after they expired", got)
+	}
+}
+
+func TestSlowStart(t *testing.T) {
+	c := clock{now: time.Minute}
+	p := newLeastRequest(&c, rand.New(rand.NewPCG(1, 2)), 1, 30*time.Second)
+	hosts := hostsOf(1000, 1000)
+	hosts[1].since = c.now
+	p.rebuild(hosts)
+	for _, step := range []struct {
+		age  time.Duration
+		want float64
+	}{{0, 100}, {15 * time.Second, 500}, {30 * time.Second, 1000}} {
+		c.now = time.Minute + step.age
+		if got := p.weight(hosts[1]); got != step.want || p.weight(hosts[0]) != 1000 {
+			t.Errorf("after %v: weight %v, want %v", step.age, got, step.want)
+		}
+	}
+	c.now = 10 * time.Minute
+	if p.schedule == nil {
+		t.Error("the schedule ended before an update")
+	}
+	p.rebuild(hosts)
+	if p.schedule != nil {
+		t.Error("an update without a host in slow start keeps the schedule")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"time"
 
 	"evenkeel.io/controlplane/internal/weights"
 )
@@ -12,21 +13,27 @@ import (
 // detection is on under all of them.
 type policy struct {
 	name, what string
-	picker     func(*rand.Rand) picker
+	picker     func(*clock, *rand.Rand) picker
 	control    func(settings) controlPlane
 	orca       bool
 }
 
 const evenkeel = "evenkeel"
 
-// bias is what the control plane compiles into its clusters as active_request_bias.
-const bias = 1.5
+const (
+	// bias is what the control plane compiles into its clusters as active_request_bias, envoyBias what
+	// Envoy has without that.
+	bias, envoyBias = 1.5, 1.0
+	envoySlowStart  = 30 * time.Second
+)
 
 var policies = []policy{
 	{name: "round-robin", what: "ROUND_ROBIN, equal weights",
 		picker: rr, control: noControl},
 	{name: "least-request", what: "LEAST_REQUEST, equal weights: Envoy's power of two choices",
 		picker: lr, control: noControl},
+	{name: "slow-start", what: "the same with Envoy's slow start of 30 s, which replaces the two choices by a schedule",
+		picker: func(c *clock, random *rand.Rand) picker { return newLeastRequest(c, random, envoyBias, envoySlowStart) }, control: noControl},
 	{name: "orca-wrr", what: "client_side_weighted_round_robin: every Envoy weighs by the load that servers report with their responses",
 		picker: rr, control: noControl, orca: true},
 	{name: "rtt", what: "the strategy RTT, base * (1 + 0.3 * median P90/P90), with LEAST_REQUEST",
@@ -39,12 +46,19 @@ var policies = []policy{
 		picker: lr, control: func(s settings) controlPlane { return &oracle{mean: s.work.Seconds()} }},
 }
 
-func rr(random *rand.Rand) picker     { return newRoundRobin(random) }
-func lr(random *rand.Rand) picker     { return newLeastRequest(random, bias) }
-func noControl(settings) controlPlane { return none{} }
-func (p policy) hasWeights() bool     { return p.name != "round-robin" && p.name != "least-request" }
-func policyName(p policy) string      { return p.name }
-func scenarioName(s scenario) string  { return s.name }
+func rr(_ *clock, random *rand.Rand) picker { return newRoundRobin(random) }
+func lr(c *clock, random *rand.Rand) picker { return newLeastRequest(c, random, bias, 0) }
+func noControl(settings) controlPlane       { return none{} }
+
+// hasWeights says whether its weights come to differ.
+func (p policy) hasWeights() bool {
+	_, equal := p.control(defaults()).(none)
+	return p.orca || !equal
+}
+
+func policyName(p policy) string     { return p.name }
+func scenarioName(s scenario) string { return s.name }
+
 func nameList[T any](all []T, name func(T) string) string {
 	var names []string
 	for _, one := range all {

@@ -20,7 +20,8 @@ type host struct {
 	instance int
 	weight   uint32
 	active   int
-	gone     bool // removed; requests under way still end
+	since    time.Duration // when the proxy learned of it
+	gone     bool          // removed; requests under way still end
 	outlier  outlier
 	orca     orcaHost
 }
@@ -63,7 +64,7 @@ func (p *proxy) update(endpoints []endpoint) {
 	was := p.hosts
 	p.hosts, p.ejected = make([]*host, 0, len(endpoints)), 0
 	for _, e := range endpoints {
-		h := &host{server: e.server, instance: e.instance, weight: 1}
+		h := &host{server: e.server, instance: e.instance, weight: 1, since: p.clock.now}
 		for _, old := range was {
 			if old.server == e.server && old.instance == e.instance {
 				h = old

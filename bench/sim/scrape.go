@@ -64,7 +64,7 @@ func (c *scraper) scrape() {
 			Terms:    signals.TermRequests | signals.TermErrors | signals.TermCPU | signals.TermInFlight,
 			Done:     s.said.done - first.done,
 			Failed:   s.said.failed - first.failed,
-			CPU:      (s.said.cpu - first.cpu) / (now - first.at).Seconds() / float64(s.workers),
+			CPU:      (s.said.cpuSeconds() - first.cpu) / (now - first.at).Seconds() / float64(s.workers),
 			InFlight: float64(s.said.inFlight),
 			Instance: fmt.Sprint(s.instance),
 		}
@@ -78,5 +78,5 @@ func (c *scraper) scrape() {
 		}
 		c.latest = r
 	}
-	c.seen = append(c.seen, scraped{now, s.said.done, s.said.failed, s.said.cpu, slices.Clone(s.said.latency.counts)})
+	c.seen = append(c.seen, scraped{now, s.said.done, s.said.failed, s.said.cpuSeconds(), slices.Clone(s.said.latency.counts)})
 }

@@ -35,7 +35,7 @@ type server struct {
 	running []*job
 
 	accounted time.Duration
-	busy      float64 // worker seconds in use since the simulation began
+	busy      time.Duration // worker time in use since the simulation began
 	said      counters
 	orca      orcaReport
 }
@@ -43,7 +43,7 @@ type server struct {
 // counters are what a server exports. They begin at 0 with the process.
 type counters struct {
 	done, failed float64
-	cpu          float64 // seconds
+	cpu          int64 // nanoseconds * cpuUnit
 	inFlight     int
 	latency      histogram
 }
@@ -54,8 +54,13 @@ type job struct {
 	arrived time.Duration
 	work    float64
 	end     time.Duration
-	cpu     float64 // CPU seconds that are accounted per second
+	cpu     int64 // CPU that is accounted while it is served, in parts of cpuUnit
 }
+
+// cpuUnit makes CPU time a whole number, so that it does not depend on how often it is looked at.
+const cpuUnit = 1 << 10
+
+func (c *counters) cpuSeconds() float64 { return float64(c.cpu) / cpuUnit / 1e9 }
 
 // A restarted process works up to coldSlowdown times as long on a request, until its caches have
 // filled: the excess falls by a factor of e with each coldRequests it has served.
@@ -135,7 +140,7 @@ func (s *server) dispatch() {
 		j := s.queue[0]
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
-		j.cpu = 1 - s.hidden
+		j.cpu = int64(math.Round(cpuUnit * (1 - s.hidden)))
 		j.end = s.clock.now + seconds(j.work/s.rate())
 		s.running = append(s.running, j)
 		s.clock.at(j.end, func() { s.end(j) })
@@ -165,16 +170,11 @@ func (s *server) end(j *job) {
 
 // account brings busy and CPU up to now. It is called before anything changes that they depend on.
 func (s *server) account() {
-	dt := (s.clock.now - s.accounted).Seconds()
-	if dt == 0 {
-		return
-	}
-	s.busy += float64(len(s.running)) * dt
-	if paused := (min(s.clock.now, s.pausedTo) - s.accounted).Seconds(); paused > 0 {
-		dt -= paused
-	}
+	dt := s.clock.now - s.accounted
+	s.busy += time.Duration(len(s.running)) * dt
+	dt -= max(0, min(s.clock.now, s.pausedTo)-s.accounted)
 	for _, j := range s.running {
-		s.said.cpu += j.cpu * dt
+		s.said.cpu += j.cpu * int64(dt)
 	}
 	s.accounted = s.clock.now
 }

@@ -65,8 +65,8 @@ func TestStealIsSeenOrNot(t *testing.T) {
 		if got := b.ended[1].Seconds(); math.Abs(got-test.took) > 1e-6 {
 			t.Errorf("steal %v, %v: took %v s, want %v", test.visible, test.hidden, got, test.took)
 		}
-		if math.Abs(b.said.cpu-test.cpu) > 1e-6 || math.Abs(b.busy-test.took) > 1e-6 {
-			t.Errorf("steal %v, %v: CPU %v s, want %v; in use %v s, want %v", test.visible, test.hidden, b.said.cpu, test.cpu, b.busy, test.took)
+		if math.Abs(b.said.cpuSeconds()-test.cpu) > 1e-6 || math.Abs(b.busy.Seconds()-test.took) > 1e-6 {
+			t.Errorf("steal %v, %v: CPU %v s, want %v; in use %v s, want %v", test.visible, test.hidden, b.said.cpuSeconds(), test.cpu, b.busy.Seconds(), test.took)
 		}
 	}
 }
@@ -82,7 +82,7 @@ func TestPauseDelaysAllAndCostsNoCPU(t *testing.T) {
 	if b.ended[1] != 500*time.Millisecond || b.ended[2] != 600*time.Millisecond {
 		t.Errorf("ended at %v and %v, want 500ms and 600ms", b.ended[1], b.ended[2])
 	}
-	if math.Abs(b.said.cpu-0.2) > 1e-6 {
+	if math.Abs(b.said.cpuSeconds()-0.2) > 1e-6 {
 		t.Errorf("CPU %v s, want 0.2", b.said.cpu)
 	}
 }

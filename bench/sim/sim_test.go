@@ -86,6 +86,15 @@ func TestPoliciesMeetTheSameMisfortunes(t *testing.T) {
 	}
 }
 
+// TestLookingChangesNothing: a policy that does not scrape does not notice that scrapes fail.
+func TestLookingChangesNothing(t *testing.T) {
+	for _, p := range []string{"least-request", "orca-wrr"} {
+		if a, b := play(t, "uneven", p, 1), play(t, "metrics-100", p, 1); a.outcomes != b.outcomes {
+			t.Errorf("%s: outcomes %v, without scrapes %v", p, a.outcomes, b.outcomes)
+		}
+	}
+}
+
 // serve lets a Poisson process of exponential requests into one server and returns the mean time from
 // arrival to answer.
 func serve(s *server, c *clock, rate, mean float64, d time.Duration) time.Duration {
@@ -128,10 +137,10 @@ func TestServerIsAnMMcQueue(t *testing.T) {
 			if got := took.Seconds(); math.Abs(got/want-1) > 0.05 {
 				t.Errorf("M/M/%d at %v: %.4f s in the system, want %.4f", c, load, got, want)
 			}
-			if got := s.busy / float64(c) / d.Seconds(); math.Abs(got/load-1) > 0.02 {
+			if got := s.busy.Seconds() / float64(c) / d.Seconds(); math.Abs(got/load-1) > 0.02 {
 				t.Errorf("M/M/%d: utilisation %.3f, want %v", c, got, load)
 			}
-			if got := s.said.cpu / s.busy; math.Abs(got-1) > 1e-9 {
+			if got := s.said.cpuSeconds() / s.busy.Seconds(); math.Abs(got-1) > 1e-9 {
 				t.Errorf("M/M/%d: CPU is %v of the time in use", c, got)
 			}
 		}

@@ -104,7 +104,7 @@ func newWorld(s settings, p policy, seed uint64) *world {
 	for range s.proxies {
 		px := &proxy{clock: &w.clock, orca: p.orca, routeTimeout: s.routeTimeout}
 		for range s.pickers {
-			px.workers = append(px.workers, p.picker(rand.New(rand.NewPCG(pickers.Uint64(), pickers.Uint64()))))
+			px.workers = append(px.workers, p.picker(&w.clock, rand.New(rand.NewPCG(pickers.Uint64(), pickers.Uint64()))))
 		}
 		w.proxies = append(w.proxies, px)
 	}
