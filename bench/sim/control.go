@@ -44,6 +44,7 @@ func equal(n int) []uint32 {
 type engine struct {
 	machine *weights.Machine
 	service weights.Service
+	terms   map[string]bool // of the Reasons that were given
 }
 
 func newEngine(strategy string, pickingWorkers int) *engine {
@@ -52,6 +53,7 @@ func newEngine(strategy string, pickingWorkers int) *engine {
 	return &engine{
 		machine: weights.NewMachine(service),
 		service: weights.Service{Name: service, Config: config, PickingWorkers: pickingWorkers},
+		terms:   map[string]bool{},
 	}
 }
 
@@ -60,6 +62,11 @@ func (e *engine) period() time.Duration { return weights.Tick }
 func (e *engine) tick(now time.Duration, members []*server, readings []signals.Reading) ([]uint32, bool) {
 	e.service.Endpoints = endpointsOf(members)
 	d := e.machine.Step(epoch.Add(now), e.service, readings)
+	for _, endpoint := range d.Endpoints {
+		for _, r := range endpoint.Reasons {
+			e.terms[r.Term] = true
+		}
+	}
 	return published(d, members), d.Publish
 }
 
@@ -128,7 +135,7 @@ func (o *oracle) joined(_ time.Duration, members []*server) []uint32 {
 //	e = (mean u - u) / mean u
 //	ln w += kp (e - e before) + ki e + kd (e - 2 e before + e before that)
 //
-// The gains are the best of a search on the steady uneven fleet at a load of 70 %; the in-flight
+// The gains are the best of a coarse search on the scenarios even, uneven and visible-step; the in-flight
 // requests are smoothed over about five ticks, or their noise would be what is balanced.
 type pid struct {
 	state map[int]*pidState

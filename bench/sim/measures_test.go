@@ -137,3 +137,25 @@ func TestReportHasALineForEveryRun(t *testing.T) {
 		t.Errorf("%v, %+v", err, back)
 	}
 }
+
+func TestReportNamesLosses(t *testing.T) {
+	chosen, _ := choose("", "even,uneven,liar", scenarios, scenarioName)
+	var out strings.Builder
+	printLosses(&out, chosen, []result{
+		{Scenario: "even", Policy: "pid", Goodput: 99.98, P99: 480},
+		{Scenario: "even", Policy: evenkeel, Goodput: 99.98, P99: 500},
+		{Scenario: "even", Policy: "oracle", Goodput: 100, P99: 100},
+		{Scenario: "uneven", Policy: "pid", Goodput: 99.98, P99: 470},
+		{Scenario: "uneven", Policy: evenkeel, Goodput: 99.98, P99: 500},
+		{Scenario: "liar", Policy: "pid", Goodput: 99.99, P99: 900},
+		{Scenario: "liar", Policy: evenkeel, Goodput: 99.97, P99: 500},
+	})
+	if n := strings.Count(out.String(), "\n- "); n != 2 ||
+		!strings.Contains(out.String(), "- uneven: pid has 99.980 % goodput and a p99 of 470 ms") || !strings.Contains(out.String(), "- liar: pid") {
+		t.Errorf("want two losses, to pid, in uneven and liar:\n%s", out.String())
+	}
+	out.Reset()
+	if printLosses(&out, chosen, nil); !strings.Contains(out.String(), "Nowhere.") {
+		t.Error(out.String())
+	}
+}

@@ -183,6 +183,7 @@ func TestFiveErrorsInARowEject(t *testing.T) {
 		t.Fatal("ejected though a success came between")
 	}
 	p.observe(h, false)
+	p.observeN(h, false, 3)
 	if !h.outlier.ejected || p.ejected != 1 {
 		t.Fatal("five errors in a row do not eject")
 	}
@@ -198,6 +199,9 @@ func TestFiveErrorsInARowEject(t *testing.T) {
 		if h.outlier.ejected != step.ejected {
 			t.Errorf("at %v: ejected %v", step.at, h.outlier.ejected)
 		}
+	}
+	if p.observeN(h, false, 4); h.outlier.ejected {
+		t.Error("errors from before the ejection still count")
 	}
 }
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +34,7 @@ var policies = []policy{
 		picker: rr, control: noControl},
 	{name: "least-request", what: "LEAST_REQUEST, equal weights: Envoy's power of two choices",
 		picker: lr, control: noControl},
-	{name: "slow-start", what: "the same with Envoy's slow start of 30 s, which replaces the two choices by a schedule",
+	{name: "slow-start", what: "the same with Envoy's slow start of 30 s, which replaces the two choices by a schedule, with active_request_bias 1, Envoy's default",
 		picker: func(c *clock, random *rand.Rand) picker { return newLeastRequest(c, random, envoyBias, envoySlowStart) }, control: noControl},
 	{name: "orca-wrr", what: "client_side_weighted_round_robin: every Envoy weighs by the load that servers report with their responses",
 		picker: rr, control: noControl, orca: true},
@@ -83,8 +85,8 @@ func choose[T any](what, list string, all []T, name func(T) string) ([]T, error)
 			delete(wanted, name(one))
 		}
 	}
-	for n := range wanted {
-		return nil, fmt.Errorf("%s %q: want one of %s", what, n, nameList(all, name))
+	if len(wanted) > 0 {
+		return nil, fmt.Errorf("%s %q: want one of %s", what, slices.Sorted(maps.Keys(wanted))[0], nameList(all, name))
 	}
 	return chosen, nil
 }

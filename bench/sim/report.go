@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"evenkeel.io/controlplane/internal/demo"
@@ -32,20 +35,22 @@ type result struct {
 	PushesPerMinute float64  `json:"pushesPerMinute"`
 	Convergence     *float64 `json:"convergenceSeconds"` // null: it has nothing to converge to, or does not
 	Oscillation     float64  `json:"oscillation"`        // percent
+	// Terms are the stages that had a say in the engine's weights, by name.
+	Terms []string `json:"terms,omitempty"`
 }
 
 // summarise joins the runs of one scenario under one policy.
 func summarise(scenario, policy string, runs []*measures) result {
 	r := result{Scenario: scenario, Policy: policy, Seeds: len(runs), P99Low: math.Inf(1)}
 	latency := newLatencies()
-	var minutes, slices, settled []float64
+	var minutes, short, settled []float64
 	var outcomes [outcomes]uint64
 	pushes, window := 0, time.Duration(0)
 	settles := true
 	for _, m := range runs {
 		latency.merge(m.latency)
 		minutes = append(minutes, m.imbalance(longView)...)
-		slices = append(slices, m.imbalance(slice)...)
+		short = append(short, m.imbalance(slice)...)
 		r.Requests += m.arrivals
 		for i, n := range m.outcomes {
 			outcomes[i] += n
@@ -60,10 +65,17 @@ func summarise(scenario, policy string, runs []*measures) result {
 		}
 		r.Oscillation += 100 * m.oscillation() / float64(len(runs))
 	}
+	terms := map[string]bool{}
+	for _, m := range runs {
+		if e, ok := m.world.control.(*engine); ok {
+			maps.Copy(terms, e.terms)
+		}
+	}
+	r.Terms = slices.Sorted(maps.Keys(terms))
 	for _, v := range minutes {
 		r.Imbalance60s += v / float64(len(minutes))
 	}
-	r.Imbalance5s = demo.Median(slices)
+	r.Imbalance5s = demo.Median(short)
 	r.P50 = milliseconds(latency.quantile(0.5, nil))
 	r.P99 = milliseconds(latency.quantile(0.99, nil))
 	r.P999 = milliseconds(latency.quantile(0.999, nil))
@@ -106,7 +118,7 @@ const columns = `- max/avg: utilisation of the busiest server over the mean, in 
 - goodput: 2xx within a second; errors: 5xx. What is missing gave up.
 - pushes: weights sent per minute, changes of members not counted.
 - settled: from the last lasting change until nine of ten weights stay within 15 % of their final values; "no": not 20 s
-  before the end.
+  before the end. 0 is also what weights have that never move, because the policy does not see the change.
 - wobble: standard deviation of ln weight over the second half of the window, mean over the servers.
 
 `
@@ -119,8 +131,12 @@ func printReport(out io.Writer, command string, seeds int, scale float64, chosen
 	for _, p := range used {
 		fmt.Fprintf(out, "- **%s**: %s\n", p.name, p.what)
 	}
+	if stages := stagesOf(results); len(stages) > 0 {
+		fmt.Fprintf(out, "\nThe stages that had a say in the weights of evenkeel: %s.\n", strings.Join(stages, ", "))
+	}
 	fmt.Fprintf(out, "\n%s", columns)
 	printOverview(out, chosen, used, results)
+	printLosses(out, chosen, results)
 	for _, sc := range chosen {
 		fmt.Fprintf(out, "\n## %s\n\n%s.\n\n", sc.name, sc.what)
 		fmt.Fprintln(out, "| policy | max/avg 60 s | 5 s | p50 ms | p99 ms | p99.9 ms | goodput % | errors % | pushes/min | settled s | wobble % |")
@@ -165,5 +181,52 @@ func printOverview(out io.Writer, chosen []scenario, used []policy, results []re
 			fmt.Fprintf(out, " %.3f · %.0f |", r.Goodput, r.P99)
 		}
 		fmt.Fprintln(out)
+	}
+}
+
+func stagesOf(results []result) []string {
+	stages := map[string]bool{}
+	for _, r := range results {
+		if r.Policy == evenkeel {
+			for _, t := range r.Terms {
+				stages[t] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(stages))
+}
+
+// What counts as better than evenkeel: more goodput, by points, or a lower p99, as a ratio. Less is
+// what seeds differ by.
+const (
+	betterGoodput = 0.01
+	betterP99     = 0.95
+)
+
+// printLosses says where evenkeel is beaten by what anybody can have, that is by all but the oracle.
+func printLosses(out io.Writer, chosen []scenario, results []result) {
+	fmt.Fprintf(out, "\n## Where evenkeel loses\n\nAll policies but the oracle that have a goodput higher by more than %g points, or a p99 lower by more than %.0f %%.\n\n",
+		betterGoodput, 100*(1-betterP99))
+	lost := false
+	for _, sc := range chosen {
+		var ours result
+		for _, r := range results {
+			if r.Scenario == sc.name && r.Policy == evenkeel {
+				ours = r
+			}
+		}
+		for _, r := range results {
+			if r.Scenario != sc.name || r.Policy == evenkeel || r.Policy == "oracle" || ours.Policy == "" {
+				continue
+			}
+			if r.Goodput > ours.Goodput+betterGoodput || r.P99 < betterP99*ours.P99 {
+				lost = true
+				fmt.Fprintf(out, "- %s: %s has %.3f %% goodput and a p99 of %.0f ms, evenkeel %.3f %% and %.0f ms.\n",
+					sc.name, r.Policy, r.Goodput, r.P99, ours.Goodput, ours.P99)
+			}
+		}
+	}
+	if !lost {
+		fmt.Fprintln(out, "Nowhere.")
 	}
 }

@@ -91,7 +91,7 @@ var scenarios = []scenario{
 	{name: "liar", what: "uneven; one server says that its CPU is 1 %, from a sixth of the window on", settles: 1. / 6,
 		happens: func(w *world) { w.at(w.share(1./6), func() { w.servers[one].saidCPU = 0.01 }) }},
 	{name: "chaos", what: "uneven, all at once: neighbours as above, a quarter loses half unseen for half of the window, one fails 30 % for a third of it, two pause for 0.4 s every 5 s, six restart, 30 % of the metrics are lost for the second half",
-		change: func(s *settings) { s.load = 0.45 },
+		change: func(s *settings) { s.load = 0.4 },
 		happens: func(w *world) {
 			each(w.servers, w.neighbour)
 			w.at(w.share(1./6), func() { each(w.quarter(), func(s *server) { s.hidden = 0.5 }) })

@@ -147,6 +147,24 @@ func TestServerIsAnMMcQueue(t *testing.T) {
 	}
 }
 
+func TestWorkHasItsMeanAndVariation(t *testing.T) {
+	for _, variation := range []float64{1, 4} {
+		s := defaults()
+		s.variation = variation
+		w := newWorld(s, find(t, "round-robin", policies, policyName), 1)
+		const n = 200_000
+		sum, squares := 0.0, 0.0
+		for range n {
+			x := w.draw()
+			sum, squares = sum+x, squares+x*x
+		}
+		mean := sum / n
+		if got := squares/n/mean/mean - 1; math.Abs(mean/0.06-1) > 0.02 || math.Abs(got/variation-1) > 0.05 {
+			t.Errorf("mean %.4f, variation %.2f; want 0.06, %v", mean, got, variation)
+		}
+	}
+}
+
 // TestPowerOfTwoChoicesMeetsTheory: with one proxy before many single-worker servers, the mean time in
 // the system is the sum over i of load^(2^i - 2) service times (M. Mitzenmacher, The Power of Two Choices
 // in Randomized Load Balancing, 1996), and that of random choice 1/(1 - load).
