@@ -38,7 +38,7 @@ var edges = map[string][]string{
 	"internal/lastgood":  {"internal/weights", "internal/snapshot"},
 	"internal/pipeline": {"api/v1alpha1", "internal/catalog", "internal/lastgood", "internal/signals", "internal/signals/scrape",
 		"internal/snapshot", "internal/source", "internal/translate", "internal/weights", "internal/xds"},
-	"internal/admin": {"api/v1alpha1", "internal/catalog", "internal/signals", "internal/signals/scrape", "internal/snapshot",
+	"internal/admin": {"api/v1alpha1", "internal/catalog", "internal/signals", "internal/snapshot",
 		"internal/source", "internal/status", "internal/translate", "internal/weights", "internal/xds"},
 }
 

@@ -103,7 +103,7 @@ func measure(targets int, interval, duration time.Duration, profile string) erro
 	}
 	down := 0
 	for _, t := range m.Targets() {
-		if t.Health != scrape.Up {
+		if t.Health != signals.Up {
 			down++
 		}
 	}

@@ -20,7 +20,6 @@ import (
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/signals"
-	"evenkeel.io/controlplane/internal/signals/scrape"
 	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/source"
 	"evenkeel.io/controlplane/internal/weights"
@@ -58,7 +57,7 @@ type Proxies interface {
 
 // Targets are the scrape targets.
 type Targets interface {
-	Targets() []scrape.Target
+	Targets() []signals.Target
 }
 
 // Actions are what an operator may change. A Service is named "<namespace>/<service>:<port>"; "" is

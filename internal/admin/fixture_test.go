@@ -16,7 +16,6 @@ import (
 	"evenkeel.io/controlplane/api/v1alpha1"
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/signals"
-	"evenkeel.io/controlplane/internal/signals/scrape"
 	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/source"
 	"evenkeel.io/controlplane/internal/translate"
@@ -41,7 +40,7 @@ type world struct {
 	pushes      map[string][]snapshot.Push
 	proxies     []xds.Proxy
 	nacks       []xds.Nack
-	targets     []scrape.Target
+	targets     []signals.Target
 
 	actions []string // taken, in order
 	refuse  error    // answer of the actions
@@ -81,7 +80,7 @@ func (w *world) Pushes(s string) []snapshot.Push { return w.pushes[s] }
 func (w *world) Refusals() []*snapshot.Refusal   { return nil }
 func (w *world) Proxies() []xds.Proxy            { return w.proxies }
 func (w *world) Nacks() []xds.Nack               { return w.nacks }
-func (w *world) Targets() []scrape.Target        { return w.targets }
+func (w *world) Targets() []signals.Target       { return w.targets }
 func (w *world) Freeze(_ context.Context, s string) error {
 	w.actions = append(w.actions, "freeze "+s)
 	return w.refuse
@@ -218,10 +217,10 @@ func small() *world {
 				Types: map[translate.Type]xds.TypeState{translate.CDS: {State: xds.NoFleet}}},
 		},
 		nacks: []xds.Nack{{At: now.Add(-time.Hour), Node: "envoy-1", Fleet: "shop/edge", Type: translate.CDS, Nonce: "1", Version: "0dd", Message: "no", Count: 1}, refusal},
-		targets: []scrape.Target{
-			{URL: "http://10.0.0.7:9090/metrics", Owner: "shop/cart-7", Services: []string{cart}, Health: scrape.Up, LastScrape: now.Add(-time.Second), LastDuration: 3210 * time.Microsecond, Samples: 40},
-			{URL: "http://10.0.0.9:9090/metrics", Owner: "shop/cart-9", Services: []string{cart}, Health: scrape.Down, LastScrape: now.Add(-2 * time.Second), LastDuration: time.Second, LastError: "timed out after 1s"},
-			{URL: "http://10.0.0.8:9090/metrics", Owner: "shop/cart-8", Services: []string{cart}, Health: scrape.Up, LastScrape: now.Add(-time.Second), LastDuration: time.Millisecond, Missing: []string{"latency", "inFlight"}, Samples: 2},
+		targets: []signals.Target{
+			{URL: "http://10.0.0.7:9090/metrics", Owner: "shop/cart-7", Services: []string{cart}, Health: signals.Up, LastScrape: now.Add(-time.Second), LastDuration: 3210 * time.Microsecond, Samples: 40},
+			{URL: "http://10.0.0.9:9090/metrics", Owner: "shop/cart-9", Services: []string{cart}, Health: signals.Down, LastScrape: now.Add(-2 * time.Second), LastDuration: time.Second, LastError: "timed out after 1s"},
+			{URL: "http://10.0.0.8:9090/metrics", Owner: "shop/cart-8", Services: []string{cart}, Health: signals.Up, LastScrape: now.Add(-time.Second), LastDuration: time.Millisecond, Missing: []string{"latency", "inFlight"}, Samples: 2},
 		},
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"slices"
 
-	"evenkeel.io/controlplane/internal/signals/scrape"
+	"evenkeel.io/controlplane/internal/signals"
 )
 
 func (m moment) overview(*http.Request) (any, error) {
@@ -42,7 +42,7 @@ func (m moment) overview(*http.Request) (any, error) {
 	slices.SortFunc(view.Fleets, func(a, b FleetView) int { return cmp.Compare(a.Name, b.Name) })
 	for _, t := range m.Targets.Targets() {
 		view.Targets++
-		if t.Health == scrape.Down {
+		if t.Health == signals.Down {
 			view.TargetsDown++
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"slices"
 
-	"evenkeel.io/controlplane/internal/signals/scrape"
+	"evenkeel.io/controlplane/internal/signals"
 )
 
 func (m moment) targets(*http.Request) (any, error) {
@@ -22,7 +22,7 @@ func (m moment) targetViews() []TargetView {
 		})
 	}
 	down := func(t TargetView) int {
-		if t.State == scrape.Down {
+		if t.State == signals.Down {
 			return 0
 		}
 		return 1

@@ -6,7 +6,7 @@ import (
 	"math"
 	"time"
 
-	"evenkeel.io/controlplane/internal/signals/scrape"
+	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/status"
 	"evenkeel.io/controlplane/internal/weights"
 	"evenkeel.io/controlplane/internal/xds"
@@ -177,15 +177,15 @@ type TargetsView struct {
 
 // TargetView is a scrape target.
 type TargetView struct {
-	URL          string        `json:"url"`
-	Owner        string        `json:"owner"` // the Pod, or the address
-	Services     []string      `json:"services"`
-	State        scrape.Health `json:"state"` // up, down or unknown
-	LastScrape   *time.Time    `json:"lastScrape,omitempty"`
-	LastDuration Duration      `json:"lastDuration"`
-	LastError    string        `json:"lastError,omitempty"`
-	Missing      []string      `json:"missing,omitempty"` // terms the policy names and the target does not export
-	Samples      int           `json:"samples"`
+	URL          string         `json:"url"`
+	Owner        string         `json:"owner"` // the Pod, or the address
+	Services     []string       `json:"services"`
+	State        signals.Health `json:"state"` // up, down or unknown
+	LastScrape   *time.Time     `json:"lastScrape,omitempty"`
+	LastDuration Duration       `json:"lastDuration"`
+	LastError    string         `json:"lastError,omitempty"`
+	Missing      []string       `json:"missing,omitempty"` // terms the policy names and the target does not export
+	Samples      int            `json:"samples"`
 }
 
 // ProxiesView answers /proxies.

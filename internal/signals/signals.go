@@ -1,5 +1,6 @@
 // Package signals says what an endpoint did: a Reading is one endpoint in one window. It is a leaf;
-// the packages below it (scrape) collect Readings, package weights consumes them.
+// the packages below it (scrape, promapi) collect Readings, package weights consumes them. What all
+// collectors need is here too: what they read (Target), when (NextTurn), and what nobody took yet (Outbox).
 package signals
 
 import "time"

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"evenkeel.io/controlplane/internal/signals"
 )
 
 // secret stands in every bad page; no error may quote it.
@@ -157,9 +159,9 @@ func TestFaults(t *testing.T) {
 				if target.Owner != "bad" {
 					t.Fatalf("targets are not in order: %+v", m.Targets())
 				}
-				wantHealth := Down
+				wantHealth := signals.Down
 				if fault.message == "" {
-					wantHealth = Up
+					wantHealth = signals.Up
 				}
 				if target.Health != wantHealth || !strings.Contains(target.LastError, fault.message) {
 					t.Errorf("health %s, error %q; want %s, %q", target.Health, target.LastError, wantHealth, fault.message)

@@ -49,7 +49,7 @@ type target struct {
 	plan   *plan
 	turn   turn
 	memory memory
-	status Target
+	status signals.Target
 }
 
 // New makes a Manager without targets. It starts nothing until Run.
@@ -110,7 +110,7 @@ func (m *Manager) SetTargets(specs []Spec) {
 			t = &target{
 				id:     id,
 				turn:   turn{position: -1},
-				status: Target{URL: id.url, Owner: id.owner, Health: Unknown},
+				status: signals.Target{URL: id.url, Owner: id.owner, Health: signals.Unknown},
 			}
 			m.targets[id] = t
 		}
@@ -127,21 +127,21 @@ func (m *Manager) SetTargets(specs []Spec) {
 }
 
 // Targets are the targets as they stand, by owner and URL.
-func (m *Manager) Targets() []Target {
+func (m *Manager) Targets() []signals.Target {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	all := make([]Target, 0, len(m.targets))
+	all := make([]signals.Target, 0, len(m.targets))
 	for _, t := range m.targets {
 		all = append(all, t.status)
 	}
-	slices.SortFunc(all, func(a, b Target) int {
+	slices.SortFunc(all, func(a, b signals.Target) int {
 		return cmp.Or(cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.URL, b.URL))
 	})
 	return all
 }
 
 // count is the number of targets of a health.
-func (m *Manager) count(health Health) float64 {
+func (m *Manager) count(health signals.Health) float64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := 0
@@ -180,7 +180,7 @@ func (m *Manager) Run(ctx context.Context, up chan<- []signals.Reading) error {
 	defer scrapes.Wait()
 	// As many places as slots: no scrape waits to deliver its result.
 	results := make(chan result, m.options.Slots)
-	pending := outbox{index: map[signals.Key]int{}}
+	var pending signals.Outbox
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 
@@ -188,12 +188,11 @@ func (m *Manager) Run(ctx context.Context, up chan<- []signals.Reading) error {
 		now := time.Now()
 		wake := m.startDue(ctx, now, results, &scrapes)
 		var to chan<- []signals.Reading
-		if len(pending.batch) > 0 {
-			if pending.readyAt.After(now) {
-				wake = min(wake, pending.readyAt.Sub(now))
-			} else {
-				to = up
-			}
+		batch, wait := pending.Batch(now)
+		if wait > 0 {
+			wake = min(wake, wait)
+		} else if batch != nil {
+			to = up
 		}
 		timer.Reset(wake)
 		select {
@@ -201,11 +200,11 @@ func (m *Manager) Run(ctx context.Context, up chan<- []signals.Reading) error {
 			return nil
 		case <-m.changed:
 		case <-timer.C:
-		case to <- pending.batch:
-			pending.sent()
+		case to <- batch:
+			pending.Sent()
 		case r := <-results:
 			if m.finish(r) {
-				m.metrics.superseded.Add(float64(pending.add(r.observed.readings, time.Now())))
+				m.metrics.superseded.Add(float64(pending.Add(r.observed.readings, time.Now())))
 			}
 		}
 	}
@@ -277,10 +276,10 @@ func (m *Manager) finish(r result) bool {
 	t.status.LastScrape, t.status.LastDuration = r.at, r.took
 	if r.failure != nil {
 		m.metrics.failures.WithLabelValues(r.failure.reason).Inc()
-		t.status.Health, t.status.LastError, t.status.Samples = Down, r.failure.message, 0
+		t.status.Health, t.status.LastError, t.status.Samples = signals.Down, r.failure.message, 0
 		return false
 	}
-	t.status.Health, t.status.LastError, t.status.Samples = Up, "", r.samples
+	t.status.Health, t.status.LastError, t.status.Samples = signals.Up, "", r.samples
 	t.status.Missing, t.status.Rejected = r.observed.missing, r.observed.rejected
 	return m.targets[t.id] == t
 }

@@ -92,7 +92,7 @@ func TestSetTargets(t *testing.T) {
 		if last.Endpoint != changed.Endpoints[0] || last.Done != 27 || last.Terms.Has(signals.TermInFlight) {
 			t.Errorf("after a change of the Spec: %+v", last)
 		}
-		if target := m.Targets()[0]; target.Health != Up || len(target.Services) != 1 || target.Services[0] != "shop/other:80" {
+		if target := m.Targets()[0]; target.Health != signals.Up || len(target.Services) != 1 || target.Services[0] != "shop/other:80" {
 			t.Errorf("target %+v", target)
 		}
 
@@ -107,7 +107,7 @@ func TestSetTargets(t *testing.T) {
 		m.SetTargets([]Spec{spec()})
 		time.Sleep(2100 * time.Millisecond)
 		synctest.Wait()
-		if len(got.all()) != count || m.Targets()[0].Health != Up {
+		if len(got.all()) != count || m.Targets()[0].Health != signals.Up {
 			t.Error("a target that was away has a reading of its first scrape")
 		}
 	})
@@ -128,7 +128,7 @@ func TestTwoPolicies(t *testing.T) {
 		}
 		m.SetTargets([]Spec{a, b})
 		got := run(t, m)
-		time.Sleep(10*time.Second + 2*batchDelay)
+		time.Sleep(10*time.Second + 2*signals.BatchDelay)
 		synctest.Wait()
 		if visits.Load() != 5 {
 			t.Errorf("%d scrapes in 10 s", visits.Load())

@@ -2,6 +2,8 @@ package scrape
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"evenkeel.io/controlplane/internal/signals"
 )
 
 // metrics are the scraper's own, evenkeel_scrape_*.
@@ -14,7 +16,7 @@ type metrics struct {
 	superseded prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer, targets func(Health) float64) *metrics {
+func newMetrics(r prometheus.Registerer, targets func(signals.Health) float64) *metrics {
 	m := &metrics{
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "evenkeel_scrape_duration_seconds",
@@ -47,7 +49,7 @@ func newMetrics(r prometheus.Registerer, targets func(Health) float64) *metrics 
 		return m
 	}
 	r.MustRegister(m.duration, m.lateness, m.failures, m.rejected, m.skipped, m.superseded)
-	for _, health := range []Health{Unknown, Up, Down} {
+	for _, health := range []signals.Health{signals.Unknown, signals.Up, signals.Down} {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "evenkeel_scrape_targets",
 			Help:        "Scrape targets by health.",

@@ -2,9 +2,10 @@ package scrape
 
 import (
 	"container/heap"
-	"hash/fnv"
 	"slices"
 	"time"
+
+	"evenkeel.io/controlplane/internal/signals"
 )
 
 // schedule decides which target is scraped when. It knows nothing of HTTP and has no clock: it is
@@ -37,31 +38,9 @@ type turn struct {
 	suspect   bool
 }
 
-// grain is what phases are multiples of. To wake up for every one of hundreds of targets costs more
-// than to read their pages: those of a grain share the waking.
-const grain = 40 * time.Millisecond
-
 // firstTurn is the next time after now at which the target's phase comes up.
 func firstTurn(id identity, interval time.Duration, now time.Time) time.Time {
-	h := fnv.New64a()
-	h.Write([]byte(id.owner))
-	h.Write([]byte{0})
-	h.Write([]byte(id.url))
-	phase := time.Duration(mix(h.Sum64()) % uint64(interval)).Truncate(grain)
-	elapsed := time.Duration(now.UnixNano() % int64(interval))
-	wait := phase - elapsed
-	if wait <= 0 {
-		wait += interval
-	}
-	return now.Add(wait)
-}
-
-// mix spreads every bit of h over all: FNV leaves names that differ in their last byte close
-// together. It is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
-func mix(h uint64) uint64 {
-	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
-	h = (h ^ h>>27) * 0x94d049bb133111eb
-	return h ^ h>>31
+	return signals.NextTurn(id.owner+"\x00"+id.url, interval, now)
 }
 
 // put places a target, or places it anew when its interval has changed.

@@ -72,30 +72,3 @@ type Options struct {
 	// Logger gets what no target's own error can say, slog.Default() if nil.
 	Logger *slog.Logger
 }
-
-// Health of a target, as Prometheus names it.
-type Health string
-
-// The states of a target.
-const (
-	Unknown Health = "unknown" // not scraped yet
-	Up      Health = "up"
-	Down    Health = "down"
-)
-
-// Target is a target as /targets shows it.
-type Target struct {
-	URL          string
-	Owner        string
-	Services     []string
-	Health       Health
-	LastScrape   time.Time
-	LastDuration time.Duration
-	LastError    string // never holds any of the body
-	// Missing are the terms that the policy names and the target does not export.
-	Missing []string
-	// Rejected are the terms that it exports in a way that cannot be used, with the reason
-	// ("latency: decreasing").
-	Rejected []string
-	Samples  int // samples read in the last scrape, of the families that the policy names
-}

@@ -79,7 +79,7 @@ func TestReadingsOfAWindow(t *testing.T) {
 			}
 		}
 		target := m.Targets()[0]
-		if target.Health != Up || target.LastError != "" || len(target.Missing) > 0 || target.Samples != 9 {
+		if target.Health != signals.Up || target.LastError != "" || len(target.Missing) > 0 || target.Samples != 9 {
 			t.Errorf("target: %+v", target)
 		}
 	})
