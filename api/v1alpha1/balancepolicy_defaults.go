@@ -7,18 +7,25 @@ import (
 )
 
 // DefaultBalance is what holds where no BalancePolicy says otherwise. Every field but TargetRefs is
-// set, so `policy.Over(DefaultBalance())` is complete and its pointers may be followed unchecked.
+// set, so `policy.Over(DefaultBalance())` is complete and its pointers may be followed unchecked, those
+// of the source of readings that it does not use excepted: of Scrape and Prometheus it has one.
 func DefaultBalance() BalancePolicySpec {
 	return BalancePolicySpec{
 		Mode:     new(ModeEnforce),
 		Strategy: new(StrategyCapacity),
 		Blend:    new(Percent("100%")),
 		Base:     new(BaseCPURequest),
-		Signals: &Signals{Scrape: new(Scrape{
-			Interval: duration(2 * time.Second),
-			Timeout:  duration(time.Second),
-			Preset:   new(PresetGo),
-		}.expanded())},
+		Signals: &Signals{
+			Scrape: new(Scrape{
+				Interval: duration(2 * time.Second),
+				Timeout:  duration(time.Second),
+				Preset:   new(PresetGo),
+			}.expanded()),
+			Prometheus: &Prometheus{
+				Interval: duration(15 * time.Second),
+				Preset:   new(PresetGo),
+			},
+		},
 		Capacity: &CapacityParameters{
 			SlowStart:                   duration(30 * time.Second),
 			Floor:                       new(0.02),

@@ -1,9 +1,12 @@
 package v1alpha1
 
+import "cmp"
+
 // Over is the policy that holds where both s and general apply: field by field s wins, and general
 // fills what s leaves out. TargetRefs are those of s.
 //
-// Three fields are more than their leaves. A preset stands for the four terms it names, so the preset
+// Four fields are more than their leaves. The source of readings is one choice: where s names scrape or
+// prometheus, general's part in the other is gone. A preset stands for the four terms it names, so the preset
 // of s wins over terms that general spells out. CPU is one choice: a gauge in s displaces a counter in
 // general. And the timeout of a scrape never exceeds the interval, whichever of them was inherited.
 func (s BalancePolicySpec) Over(general BalancePolicySpec) BalancePolicySpec {
@@ -20,8 +23,45 @@ func (s BalancePolicySpec) Over(general BalancePolicySpec) BalancePolicySpec {
 	}
 }
 
+// over takes the source that s names, else general's. Both are named by DefaultBalance alone, which
+// has the defaults of either: then scraping is what happens.
 func (s Signals) over(general Signals) Signals {
-	return Signals{Scrape: merge(s.Scrape, general.Scrape, Scrape.over)}
+	switch {
+	case s.Prometheus != nil && s.Scrape != nil:
+	case s.Prometheus != nil:
+		general.Scrape = nil
+	case s.Scrape != nil, general.Scrape != nil:
+		general.Prometheus = nil
+	}
+	return Signals{
+		Scrape:     merge(s.Scrape, general.Scrape, Scrape.over),
+		Prometheus: merge(s.Prometheus, general.Prometheus, Prometheus.over),
+	}
+}
+
+// over is by field, but for the preset: it stands for queries of every term, so the preset of s wins
+// over queries that general spells out.
+func (p Prometheus) over(general Prometheus) Prometheus {
+	if p.Preset != nil {
+		general.Queries = nil
+	}
+	return Prometheus{
+		Server:   cmp.Or(p.Server, general.Server),
+		Interval: first(p.Interval, general.Interval),
+		Preset:   first(p.Preset, general.Preset),
+		Queries:  merge(p.Queries, general.Queries, PrometheusQueries.over),
+	}
+}
+
+func (q PrometheusQueries) over(general PrometheusQueries) PrometheusQueries {
+	return PrometheusQueries{
+		CPU:        first(q.CPU, general.CPU),
+		Requests:   first(q.Requests, general.Requests),
+		Errors:     first(q.Errors, general.Errors),
+		LatencyP50: first(q.LatencyP50, general.LatencyP50),
+		LatencyP90: first(q.LatencyP90, general.LatencyP90),
+		InFlight:   first(q.InFlight, general.InFlight),
+	}
 }
 
 func (s Scrape) over(general Scrape) Scrape {

@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -21,7 +22,8 @@ func unset(path string, v reflect.Value) (missing []string) {
 	case reflect.Struct:
 		for i := range v.NumField() {
 			name := v.Type().Field(i).Name
-			if name == "TargetRefs" || strings.HasSuffix(path, ".CPU") && name == "Gauge" {
+			if name == "TargetRefs" || strings.HasSuffix(path, ".CPU") && name == "Gauge" ||
+				strings.HasSuffix(path, ".Prometheus") && name == "Queries" {
 				continue
 			}
 			missing = append(missing, unset(path+"."+name, v.Field(i))...)
@@ -34,7 +36,7 @@ func TestDefaultBalanceIsCompleteAndValid(t *testing.T) {
 	if missing := unset("spec", reflect.ValueOf(DefaultBalance())); missing != nil {
 		t.Errorf("not set: %v", missing)
 	}
-	policy := BalancePolicy{Spec: DefaultBalance()}
+	policy := BalancePolicy{Spec: BalancePolicySpec{}.Over(DefaultBalance())}
 	policy.Spec.TargetRefs = []gatewayv1.LocalPolicyTargetReference{{Kind: "Service", Name: "cart"}}
 	if errs := policy.Validate(); errs != nil {
 		t.Error(errs.ToAggregate())
@@ -89,6 +91,22 @@ func TestOver(t *testing.T) {
 		{"an inherited timeout shrinks to the interval",
 			`{signals: {scrape: {interval: 500ms}}}`, `{signals: {scrape: {interval: 2s, timeout: 1s}}}`,
 			`{signals: {scrape: {interval: 500ms, timeout: 500ms}}}`},
+		{"prometheus displaces scraping",
+			`{signals: {prometheus: {server: main}}}`, `{signals: {scrape: {interval: 5s, preset: vllm}}}`,
+			`{signals: {prometheus: {server: main}}}`},
+		{"scraping displaces prometheus",
+			`{signals: {scrape: {interval: 5s}}}`, `{signals: {prometheus: {server: main, interval: 30s}}}`,
+			`{signals: {scrape: {interval: 5s}}}`},
+		{"who names no source inherits it",
+			`{signals: {}}`, `{signals: {prometheus: {server: main}}}`, `{signals: {prometheus: {server: main}}}`},
+		{"prometheus is merged by field and by query",
+			`{signals: {prometheus: {server: near, queries: {cpu: mine}}}}`,
+			`{signals: {prometheus: {server: far, interval: 30s, preset: node, queries: {cpu: theirs, errors: e}}}}`,
+			`{signals: {prometheus: {server: near, interval: 30s, preset: node, queries: {cpu: mine, errors: e}}}}`},
+		{"a preset of prometheus wins over general queries",
+			`{signals: {prometheus: {server: a, preset: envoy, queries: {cpu: mine}}}}`,
+			`{signals: {prometheus: {server: a, queries: {cpu: theirs, errors: e}}}}`,
+			`{signals: {prometheus: {server: a, preset: envoy, queries: {cpu: mine}}}}`},
 		{"targets are not inherited",
 			`{targetRefs: [{group: "", kind: Service, name: a}]}`, `{targetRefs: [{group: "", kind: Service, name: b}]}`,
 			`{targetRefs: [{group: "", kind: Service, name: a}]}`},
@@ -100,6 +118,29 @@ func TestOver(t *testing.T) {
 				t.Errorf("got\n%s", text)
 			}
 		})
+	}
+}
+
+// TestOneSourceIsInForce: over the defaults, which know both, a policy has the one source it names.
+func TestOneSourceIsInForce(t *testing.T) {
+	for _, test := range []struct {
+		own, gateway string
+		prometheus   bool
+	}{
+		{`{}`, `{}`, false},
+		{`{signals: {scrape: {interval: 1s}}}`, `{}`, false},
+		{`{signals: {prometheus: {server: main}}}`, `{}`, true},
+		{`{signals: {prometheus: {server: main}}}`, `{signals: {scrape: {interval: 1s}}}`, true},
+		{`{signals: {scrape: {interval: 1s}}}`, `{signals: {prometheus: {server: main}}}`, false},
+		{`{mode: Shadow}`, `{signals: {prometheus: {server: main}}}`, true},
+	} {
+		s := spec(t, test.own).Over(spec(t, test.gateway)).Over(DefaultBalance()).Signals
+		if (s.Prometheus != nil) != test.prometheus || (s.Scrape != nil) == test.prometheus {
+			t.Errorf("%s over %s: scrape %v, prometheus %v", test.own, test.gateway, s.Scrape, s.Prometheus)
+		}
+		if p := s.Prometheus; p != nil && (p.Server != "main" || p.Interval.Duration != 15*time.Second || *p.Preset != PresetGo) {
+			t.Errorf("%s over %s is not complete: %+v", test.own, test.gateway, p)
+		}
 	}
 }
 
@@ -156,6 +197,14 @@ func TestValidate(t *testing.T) {
 		{target + "\nsignals: {scrape: {requests: {errors: {a-b: x}}}}", `spec.signals.scrape.requests.errors: Invalid value: "a-b": must be the name of a label`},
 		{target + "\nsignals: {scrape: {latency: {}}}", `spec.signals.scrape.latency.histogram: Required value`},
 		{target + "\nsignals: {scrape: {inFlight: {gauge: \"\"}}}", `spec.signals.scrape.inFlight.gauge: Invalid value`},
+		{target + "\nsignals: {scrape: {}, prometheus: {server: main}}", `spec.signals: Invalid value: must have at most one of scrape and prometheus`},
+		{target + "\nsignals: {prometheus: {}}", `spec.signals.prometheus.server: Required value: must be the NAME of a server given to serve --prometheus`},
+		{target + "\nsignals: {prometheus: {server: \"http://prom\"}}", `spec.signals.prometheus.server: Invalid value: "http://prom"`},
+		{target + "\nsignals: {prometheus: {server: main, interval: 500ms}}", `spec.signals.prometheus.interval: Invalid value: "500ms": must be between 1s and 2m0s`},
+		{target + "\nsignals: {prometheus: {server: main, preset: java}}", `spec.signals.prometheus.preset: Unsupported value: "java"`},
+		{target + "\nsignals: {prometheus: {server: main, queries: {latencyP90: \" \"}}}", `spec.signals.prometheus.queries.latencyP90: Required value: must be a PromQL expression`},
+		{target + "\nsignals: {prometheus: {server: main, queries: {cpu: " + strings.Repeat("a", 4097) + "}}}", `spec.signals.prometheus.queries.cpu: Too long`},
+		{target + "\nsignals: {prometheus: {server: main, queries: {errors: \"a\\0\"}}}", `spec.signals.prometheus.queries.errors: Invalid value: must be UTF-8`},
 		{target + "\ncapacity: {slowStart: 16m}", `spec.capacity.slowStart: Invalid value: "16m0s": must be between 0s and 15m0s`},
 		{target + "\ncapacity: {floor: 1}", `spec.capacity.floor: Invalid value: 1: must be more than 0 and less than 1`},
 		{target + "\ncapacity: {floor: 0}", `spec.capacity.floor`},

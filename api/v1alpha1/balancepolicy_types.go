@@ -99,11 +99,15 @@ const (
 // +kubebuilder:validation:Pattern=`^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?)%$`
 type Percent string
 
-// Signals says where readings come from.
+// Signals says where readings come from: the endpoints themselves, or a Prometheus server that scrapes
+// them. A policy names one of the two at most, and the most specific policy that names one decides; if
+// none does the endpoints are scraped.
 type Signals struct {
 	// Scrape reads Prometheus metrics from the endpoints themselves. Which endpoints, and at which
 	// port, path and scheme, their annotations prometheus.io/scrape, port, path and scheme say.
 	Scrape *Scrape `json:"scrape,omitempty"`
+	// Prometheus asks a server that scrapes the endpoints already, in place of scraping them again.
+	Prometheus *Prometheus `json:"prometheus,omitempty"`
 }
 
 // Scrape says how often the endpoints' metrics are read and which families carry which term.
@@ -128,7 +132,7 @@ type Scrape struct {
 // +kubebuilder:validation:Enum=go;grpc-go;envoy;node;vllm
 type Preset string
 
-// The presets of BalancePolicy.spec.signals.scrape.preset.
+// The presets of BalancePolicy.spec.signals, scrape.preset and prometheus.preset.
 const (
 	PresetGo     Preset = "go"
 	PresetGRPCGo Preset = "grpc-go"
@@ -136,6 +140,40 @@ const (
 	PresetNode   Preset = "node"
 	PresetVLLM   Preset = "vllm"
 )
+
+// Prometheus says which server knows the endpoints' metrics, and what it is asked.
+//
+// A result of a query is about the endpoints of the Pod that its labels namespace and pod name, else
+// about the endpoint at the host of its label instance.
+type Prometheus struct {
+	// Server is the name of a server that was given to serve --prometheus NAME=URL. Required.
+	Server string `json:"server"`
+	// Interval at which the server scrapes the endpoints, 1s to 2m; it is asked as often. Readings
+	// cover two intervals, at least 6s, and half an interval more.
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// Preset says which metrics the server is asked for where Queries says nothing.
+	Preset *Preset `json:"preset,omitempty"`
+	// Queries replace those of the preset, term by term.
+	Queries *PrometheusQueries `json:"queries,omitempty"`
+}
+
+// PrometheusQueries are PromQL expressions, at most 4096 bytes each, that give an instant vector with
+// one result per endpoint, aggregated by (namespace, pod) or by instance. $window stands for the span
+// that a reading covers, such as 37s500ms.
+type PrometheusQueries struct {
+	// CPU in use as a part of the endpoint's CPU limit, 0 to 1.
+	CPU *string `json:"cpu,omitempty"`
+	// Requests finished per second, failed ones included, as rate(...[$window]) gives them.
+	Requests *string `json:"requests,omitempty"`
+	// Errors are the failed ones of Requests, per second.
+	Errors *string `json:"errors,omitempty"`
+	// LatencyP50 is the median response time in seconds. It counts together with LatencyP90 alone.
+	LatencyP50 *string `json:"latencyP50,omitempty"`
+	// LatencyP90 is the 0.9 quantile of the response time in seconds.
+	LatencyP90 *string `json:"latencyP90,omitempty"`
+	// InFlight is the number of requests being served.
+	InFlight *string `json:"inFlight,omitempty"`
+}
 
 // CPUMetric names the family of CPU use. Exactly one of its fields is set.
 type CPUMetric struct {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -18,6 +19,11 @@ import (
 
 // maxRegexLength bounds a regular expression that a user gives, in bytes.
 const maxRegexLength = 256
+
+// maxQueryLength bounds a PromQL expression, in bytes.
+const maxQueryLength = 4096
+
+var allPresets = []Preset{PresetGo, PresetGRPCGo, PresetEnvoy, PresetNode, PresetVLLM}
 
 // The formats of names in the Prometheus data model, and of a Percent.
 var (
@@ -88,16 +94,62 @@ func validateTargets(path *field.Path, refs []gatewayv1.LocalPolicyTargetReferen
 }
 
 func (s *Signals) validate(path *field.Path) field.ErrorList {
-	if s == nil || s.Scrape == nil {
+	switch {
+	case s == nil:
 		return nil
+	case s.Scrape != nil && s.Prometheus != nil:
+		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, "must have at most one of scrape and prometheus")}
+	case s.Scrape != nil:
+		return s.Scrape.validate(path.Child("scrape"))
+	case s.Prometheus != nil:
+		return s.Prometheus.validate(path.Child("prometheus"))
 	}
-	return s.Scrape.validate(path.Child("scrape"))
+	return nil
+}
+
+func (p *Prometheus) validate(path *field.Path) (errs field.ErrorList) {
+	if p.Server == "" {
+		errs = append(errs, field.Required(path.Child("server"), "must be the NAME of a server given to serve --prometheus NAME=URL"))
+	} else {
+		for _, problem := range validation.IsDNS1123Label(p.Server) {
+			errs = append(errs, field.Invalid(path.Child("server"), p.Server, problem))
+		}
+	}
+	errs = append(errs, between(path.Child("interval"), p.Interval, time.Second, 2*time.Minute)...)
+	errs = append(errs, oneOf(path.Child("preset"), p.Preset, allPresets...)...)
+	if q := p.Queries; q != nil {
+		at := path.Child("queries")
+		errs = slices.Concat(errs,
+			promQL(at.Child("cpu"), q.CPU),
+			promQL(at.Child("requests"), q.Requests),
+			promQL(at.Child("errors"), q.Errors),
+			promQL(at.Child("latencyP50"), q.LatencyP50),
+			promQL(at.Child("latencyP90"), q.LatencyP90),
+			promQL(at.Child("inFlight"), q.InFlight),
+		)
+	}
+	return errs
+}
+
+// promQL checks what can be checked without the language: the server has the last word.
+func promQL(path *field.Path, query *string) field.ErrorList {
+	switch {
+	case query == nil:
+		return nil
+	case strings.TrimSpace(*query) == "":
+		return field.ErrorList{field.Required(path, "must be a PromQL expression")}
+	case len(*query) > maxQueryLength:
+		return field.ErrorList{field.TooLong(path, *query, maxQueryLength)}
+	case !utf8.ValidString(*query) || strings.ContainsRune(*query, 0):
+		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, "must be UTF-8 without NUL")}
+	}
+	return nil
 }
 
 func (s *Scrape) validate(path *field.Path) (errs field.ErrorList) {
 	errs = slices.Concat(
 		between(path.Child("interval"), s.Interval, 500*time.Millisecond, time.Minute),
-		oneOf(path.Child("preset"), s.Preset, PresetGo, PresetGRPCGo, PresetEnvoy, PresetNode, PresetVLLM),
+		oneOf(path.Child("preset"), s.Preset, allPresets...),
 	)
 	if timeout := path.Child("timeout"); s.Timeout != nil {
 		if s.Timeout.Duration <= 0 {

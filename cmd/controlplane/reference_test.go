@@ -132,7 +132,7 @@ func policyFields(t *testing.T) string {
 			value, inner := defaults[name], elementName(field.Type)
 			nested, _ := value.(map[string]any)
 			shown := ""
-			if structs[inner] == nil && value != nil {
+			if structs[inner] == nil && value != nil && value != "" {
 				shown = fmt.Sprintf("`%v`", value)
 			}
 			fmt.Fprintf(&b, "| `%s%s` | %s | %s |\n", prefix, name, shown, cell(comment(field.Doc)))

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -19,10 +20,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"evenkeel.io/controlplane/internal/admin"
 	"evenkeel.io/controlplane/internal/lastgood"
 	"evenkeel.io/controlplane/internal/pipeline"
+	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
 	"evenkeel.io/controlplane/internal/source/dir"
 	"evenkeel.io/controlplane/internal/translate"
@@ -38,6 +41,7 @@ type serveOptions struct {
 	xdsPlaintext    bool
 	adminAddress    string
 	adminHosts      []string
+	prometheus      []string
 	logFormat       string
 	logLevel        string
 }
@@ -52,8 +56,12 @@ EndpointSlice, Pod, Namespace, BalancePolicy, in *.yaml and *.yml files, folders
 every edit, measures the endpoints, and serves the result to Envoys over xDS.
 
 A file or an object that is refused keeps its last good version; /status and the log say so. With
---state-dir a restart goes on from the same weights.`,
+--state-dir a restart goes on from the same weights.
+
+The endpoints are measured by scraping them, or, where a BalancePolicy names one, by asking a Prometheus
+server that scrapes them already. Its URL may hold a user and password; they are shown nowhere.`,
 		Example: `  controlplane serve --config-dir config/
+  controlplane serve --config-dir config/ --prometheus main=http://prometheus.infra:9090
   controlplane serve --config-dir config/ --state-dir /var/lib/evenkeel --log-format json
   EVENKEEL_CONFIG_DIR=config/ controlplane serve`,
 		Args: exactArgs(0),
@@ -69,10 +77,12 @@ A file or an object that is refused keeps its last good version; /status and the
 	flags.BoolVar(&o.xdsPlaintext, "xds-allow-plaintext", false, "serve xDS without TLS on an address that is not loopback; whoever reaches it can read every route")
 	flags.StringVar(&o.adminAddress, "admin-address", "127.0.0.1:19000", "where the admin port is served (JSON, pages, /metrics)")
 	flags.StringSliceVar(&o.adminHosts, "admin-allowed-host", nil, "a host name by which the admin port may be asked, besides IP addresses and localhost (repeatable)")
+	flags.StringArrayVar(&o.prometheus, "prometheus", nil, "a Prometheus server that policies may name, NAME=URL (repeatable, or separated by commas)")
 	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	_ = cmd.MarkFlagDirname("config-dir")
 	_ = cmd.MarkFlagDirname("state-dir")
+	_ = cmd.RegisterFlagCompletionFunc("prometheus", cobra.NoFileCompletions)
 	return cmd
 }
 
@@ -89,10 +99,37 @@ func (o serveOptions) validate() error {
 	if _, err := netip.ParseAddr(o.listenerAddress); err != nil {
 		return fmt.Errorf("--listener-address %q: expected an IP address", o.listenerAddress)
 	}
+	if _, err := prometheusServers(o.prometheus); err != nil {
+		return err
+	}
 	if !o.xdsPlaintext && !isLoopback(o.xdsAddress) {
 		return fmt.Errorf("--xds-address %s: xDS in plaintext is served on loopback only; --xds-allow-plaintext says that whoever can reach that address may read every route", o.xdsAddress)
 	}
 	return nil
+}
+
+// prometheusServers reads the values of --prometheus. Errors name what can be named without its URL, which
+// may hold a password.
+func prometheusServers(flags []string) (map[string]*url.URL, error) {
+	servers := map[string]*url.URL{}
+	for _, given := range strings.FieldsFunc(strings.Join(flags, ","), func(c rune) bool { return c == ',' }) {
+		name, address, ok := strings.Cut(given, "=")
+		if !ok {
+			return nil, errors.New("--prometheus: expected NAME=URL, such as main=http://prometheus.infra:9090")
+		}
+		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+			return nil, fmt.Errorf("--prometheus %.80q=...: the name: %s", name, problems[0])
+		}
+		if servers[name] != nil {
+			return nil, fmt.Errorf("--prometheus %s=... is given twice", name)
+		}
+		base, err := url.Parse(address)
+		if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Hostname() == "" || base.RawQuery != "" || base.Fragment != "" {
+			return nil, fmt.Errorf("--prometheus %s=...: expected a URL such as http://prometheus.infra:9090 or https://mimir.infra/prometheus, without a query", name)
+		}
+		servers[name] = base
+	}
+	return servers, nil
 }
 
 func isLoopback(hostPort string) bool {
@@ -172,6 +209,8 @@ func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
 	c.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	cache := cachev3.NewSnapshotCache(false, xds.FleetHash{}, cacheLog{log})
 	scraper := scrape.New(scrape.Options{AllowLoopback: true, Registerer: c.metrics, Logger: log})
+	servers, _ := prometheusServers(o.prometheus) // validated before
+	querier := promapi.New(promapi.Options{Servers: servers, Registerer: c.metrics, Logger: log})
 	c.xds = xds.NewServer(cache, xds.Options{
 		Identifier: identifier(),
 		Lookup: func(fleet string, t translate.Type, name string) (string, bool) {
@@ -181,20 +220,20 @@ func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
 		Metrics: c.metrics,
 	})
 	c.pipeline = pipeline.New(pipeline.Options{
-		Source:    dir.New(o.configDir, dir.Options{Logger: log}),
-		Scraper:   scraper,
-		Cache:     cache,
-		Serving:   c.xds.Registry().Serving,
-		Workers:   c.xds.Registry().Workers,
-		State:     state,
-		Catalog:   fromFiles,
-		Translate: translate.Options{ListenerAddress: o.listenerAddress},
-		Log:       log,
-		Metrics:   c.metrics,
+		Source:     dir.New(o.configDir, dir.Options{Logger: log}),
+		Collectors: []pipeline.Collector{pipeline.Scraping(scraper), pipeline.Querying(querier)},
+		Cache:      cache,
+		Serving:    c.xds.Registry().Serving,
+		Workers:    c.xds.Registry().Workers,
+		State:      state,
+		Catalog:    fromFiles,
+		Translate:  translate.Options{ListenerAddress: o.listenerAddress},
+		Log:        log,
+		Metrics:    c.metrics,
 	})
 	pages := admin.Options{
 		Model:   func() admin.Model { return c.pipeline.View() },
-		Proxies: c.xds.Registry(), Targets: scraper, Actions: c.pipeline,
+		Proxies: c.xds.Registry(), Targets: []admin.Targets{scraper, querier}, Actions: c.pipeline,
 		Metrics: c.metrics, AllowedHosts: o.adminHosts, Version: programVersion(),
 	}
 	c.metrics.MustRegister(admin.NewCollector(pages.Model))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,9 +13,10 @@ func newTargetsCommand() *cobra.Command {
 	var c client
 	cmd := &cobra.Command{
 		Use:   "targets",
-		Short: "what is scraped and how that goes",
-		Long: `targets lists the scrape targets, those that are down first, with the last scrape of each, how long it
-took, and what went wrong or what the policy names and the target does not export.`,
+		Short: "what is scraped or queried and how that goes",
+		Long: `targets lists the pages that are scraped and the queries that Prometheus servers are asked, those that
+are down first, with the last time of each, how long it took, and what went wrong or what the policy names
+and the target does not have. The text of a query is in -o json and on the admin page.`,
 		Example: `  controlplane targets
   controlplane targets -o json | jq -r '.targets[] | select(.state=="down") | .url'`,
 		Args: exactArgs(0),
@@ -28,8 +30,12 @@ func targetsTable(out screen, view admin.TargetsView) error {
 	t := newTable("TARGET", "OWNER", "STATE", "LAST SCRAPE", ">TOOK", ">SERIES", "TROUBLE")
 	for _, target := range view.Targets {
 		trouble := target.LastError
-		if trouble == "" && len(target.Missing) > 0 {
-			trouble = "not exported: " + strings.Join(target.Missing, ", ")
+		if trouble == "" {
+			troubles := slices.Clone(target.Rejected)
+			if len(target.Missing) > 0 {
+				troubles = append(troubles, "not exported: "+strings.Join(target.Missing, ", "))
+			}
+			trouble = strings.Join(troubles, "; ")
 		}
 		t.add(text("%s", target.URL), text("%s", target.Owner), state(target.State), text("%s", when(target.LastScrape)),
 			text("%s", target.LastDuration), text("%d", target.Samples), text("%s", trouble))

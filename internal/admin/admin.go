@@ -55,7 +55,7 @@ type Proxies interface {
 	Nacks() []xds.Nack
 }
 
-// Targets are the scrape targets.
+// Targets are what a collector reads.
 type Targets interface {
 	Targets() []signals.Target
 }
@@ -72,7 +72,8 @@ type Options struct {
 	// Model is asked once per request, so that everything in an answer is of one moment.
 	Model   func() Model
 	Proxies Proxies
-	Targets Targets
+	// Targets are shown together.
+	Targets []Targets
 	Actions Actions
 	// Metrics is served on /metrics.
 	Metrics prometheus.Gatherer

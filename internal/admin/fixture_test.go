@@ -92,7 +92,7 @@ func (w *world) Unfreeze(_ context.Context, s string) error {
 
 func (w *world) options() Options {
 	return Options{
-		Model: func() Model { return w }, Proxies: w, Targets: w, Actions: w, Metrics: prometheus.NewRegistry(),
+		Model: func() Model { return w }, Proxies: w, Targets: []Targets{w}, Actions: w, Metrics: prometheus.NewRegistry(),
 		AllowedHosts: []string{"evenkeel.example"}, Now: func() time.Time { return now }, Version: "v1.2.3",
 	}
 }

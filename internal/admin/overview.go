@@ -40,7 +40,7 @@ func (m moment) overview(*http.Request) (any, error) {
 		view.Fleets = append(view.Fleets, *f)
 	}
 	slices.SortFunc(view.Fleets, func(a, b FleetView) int { return cmp.Compare(a.Name, b.Name) })
-	for _, t := range m.Targets.Targets() {
+	for _, t := range m.allTargets() {
 		view.Targets++
 		if t.Health == signals.Down {
 			view.TargetsDown++

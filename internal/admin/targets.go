@@ -12,13 +12,22 @@ func (m moment) targets(*http.Request) (any, error) {
 	return TargetsView{Targets: m.targetViews()}, nil
 }
 
+// allTargets are those of all collectors.
+func (m moment) allTargets() (all []signals.Target) {
+	for _, t := range m.Targets {
+		all = append(all, t.Targets()...)
+	}
+	return all
+}
+
 // targetViews are sorted with those that are down first, then by owner and URL.
 func (m moment) targetViews() []TargetView {
 	views := []TargetView{}
-	for _, t := range m.Targets.Targets() {
+	for _, t := range m.allTargets() {
 		views = append(views, TargetView{
-			URL: t.URL, Owner: t.Owner, Services: t.Services, State: t.Health, LastScrape: timestamp(t.LastScrape),
-			LastDuration: Duration(t.LastDuration), LastError: t.LastError, Missing: t.Missing, Samples: t.Samples,
+			URL: t.URL, Query: t.Query, Owner: t.Owner, Services: t.Services, State: t.Health, LastScrape: timestamp(t.LastScrape),
+			LastDuration: Duration(t.LastDuration), LastError: t.LastError, Missing: t.Missing,
+			Rejected: t.Rejected, Samples: t.Samples,
 		})
 	}
 	down := func(t TargetView) int {

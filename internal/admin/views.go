@@ -175,16 +175,18 @@ type TargetsView struct {
 	Targets []TargetView `json:"targets"`
 }
 
-// TargetView is a scrape target.
+// TargetView is a page that is scraped, or a query that a Prometheus server is asked.
 type TargetView struct {
 	URL          string         `json:"url"`
-	Owner        string         `json:"owner"` // the Pod, or the address
+	Query        string         `json:"query,omitempty"` // PromQL
+	Owner        string         `json:"owner"`           // the Pod, or the address; of a query the Service and the term
 	Services     []string       `json:"services"`
 	State        signals.Health `json:"state"` // up, down or unknown
 	LastScrape   *time.Time     `json:"lastScrape,omitempty"`
 	LastDuration Duration       `json:"lastDuration"`
 	LastError    string         `json:"lastError,omitempty"`
-	Missing      []string       `json:"missing,omitempty"` // terms the policy names and the target does not export
+	Missing      []string       `json:"missing,omitempty"`  // terms the policy names and the target does not export
+	Rejected     []string       `json:"rejected,omitempty"` // terms it has in a way that cannot be used, with the reason
 	Samples      int            `json:"samples"`
 }
 

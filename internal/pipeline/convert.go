@@ -9,6 +9,7 @@ import (
 	"evenkeel.io/controlplane/api/v1alpha1"
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
 	"evenkeel.io/controlplane/internal/weights"
 )
@@ -121,11 +122,38 @@ func scrapeSpecs(c *catalog.Catalog) []scrape.Spec {
 	return out
 }
 
-// window is the sliding window of rates and quantiles: RTT's own, for Capacity long enough to hold two
-// scrapes and a fair number of requests.
-func window(p v1alpha1.BalancePolicySpec) time.Duration {
-	if *p.Strategy == v1alpha1.StrategyRTT {
-		return p.RTT.Window.Duration
+// prometheusSpecs are the services whose readings a Prometheus server has.
+func prometheusSpecs(c *catalog.Catalog) []promapi.Spec {
+	var out []promapi.Spec
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		s := c.Services[name]
+		if !s.HasPolicy || s.Policy.Signals.Prometheus == nil || len(s.Endpoints) == 0 {
+			continue
+		}
+		spec := promapi.Spec{Service: name, Prometheus: *s.Policy.Signals.Prometheus, Window: window(s.Policy)}
+		for _, e := range s.Endpoints {
+			spec.Endpoints = append(spec.Endpoints, promapi.Endpoint{
+				Address: e.Address, Pod: e.Pod, Instance: e.Instance, CPULimit: e.CPULimit,
+			})
+		}
+		out = append(out, spec)
 	}
-	return max(6*time.Second, 2*p.Signals.Scrape.Interval.Duration)
+	return out
+}
+
+// window is the sliding window of rates and quantiles: RTT's own, for Capacity long enough to hold two
+// scrapes and a fair number of requests. A Prometheus server's is never shorter than two of its own
+// scrapes, which may be far apart.
+func window(p v1alpha1.BalancePolicySpec) time.Duration {
+	least := 6 * time.Second
+	if *p.Strategy == v1alpha1.StrategyRTT {
+		least = p.RTT.Window.Duration
+	}
+	switch {
+	case p.Signals.Scrape == nil:
+		return max(least, 2*p.Signals.Prometheus.Interval.Duration)
+	case *p.Strategy == v1alpha1.StrategyRTT:
+		return least
+	}
+	return max(least, 2*p.Signals.Scrape.Interval.Duration)
 }

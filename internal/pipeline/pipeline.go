@@ -1,7 +1,7 @@
 // Package pipeline joins the rooms: objects and readings come in, snapshots go out.
 //
 //	source ──▶ ┌──────┐  job   ┌──────────────────────────────────────────────┐
-//	scrape ──▶ │ loop │ ─────▶ │ worker: core                                 │ ──▶ cache ──▶ fleet
+//	signals ─▶ │ loop │ ─────▶ │ worker: core                                 │ ──▶ cache ──▶ fleet
 //	tick   ──▶ │      │ ◀───── │ catalog ▶ weights ▶ translate ▶ snapshot     │ ──▶ View  ──▶ admin
 //	action ──▶ └──────┘ result └──────────────────────────────────────────────┘ ──▶ state on disk
 //
@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/lastgood"
 	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
 	"evenkeel.io/controlplane/internal/source"
 	"evenkeel.io/controlplane/internal/translate"
@@ -38,16 +40,29 @@ import (
 // Tick is the period of the weights lane.
 const Tick = 2 * time.Second
 
-// Scraper is where readings come from; *scrape.Manager is one.
-type Scraper interface {
-	SetTargets([]scrape.Spec)
-	Run(ctx context.Context, up chan<- []signals.Reading) error
+// Collector is where readings come from. Scraping and Querying make those there are.
+type Collector struct {
+	Name string // for errors
+	// Follow tells it of the services and endpoints from now on. It may be called before Run.
+	Follow func(*catalog.Catalog)
+	// Run sends readings up until ctx is done.
+	Run func(ctx context.Context, up chan<- []signals.Reading) error
+}
+
+// Scraping collects from the endpoints whose policies say scrape.
+func Scraping(m *scrape.Manager) Collector {
+	return Collector{"scraper", func(c *catalog.Catalog) { m.SetTargets(scrapeSpecs(c)) }, m.Run}
+}
+
+// Querying collects for the services whose policies say prometheus.
+func Querying(m *promapi.Manager) Collector {
+	return Collector{"prometheus", func(c *catalog.Catalog) { m.SetTargets(prometheusSpecs(c)) }, m.Run}
 }
 
 // Options are what a Pipeline joins.
 type Options struct {
-	Source  source.Source
-	Scraper Scraper
+	Source     source.Source
+	Collectors []Collector
 	// Cache is given one snapshot per fleet, by fleet name, and one per namespace, by "eds:<namespace>".
 	Cache cachev3.SnapshotCache
 	// Serving is told when a fleet is served something new, and when the change behind it was seen.
@@ -117,7 +132,7 @@ func (p *Pipeline) Unfreeze(ctx context.Context, service string) error {
 	return p.act(ctx, func(c *core) error { return c.freeze(service, false) })
 }
 
-// Run works until ctx is done, or until the source or the scraper cannot go on.
+// Run works until ctx is done, or until the source or a collector cannot go on.
 func (p *Pipeline) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -129,17 +144,18 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	readings := make(chan []signals.Reading, 1)
 	jobs := make(chan job, 1)
 	results := make(chan struct{}, 1)
-	stopped := make(chan struct{}, 4)
+	var rooms sync.WaitGroup
 	spawn := func(name string, run func() error) {
-		go func() {
-			defer func() { stopped <- struct{}{} }()
+		rooms.Go(func() {
 			if err := run(); err != nil && ctx.Err() == nil {
 				cancel(fmt.Errorf("%s: %w", name, err))
 			}
-		}()
+		})
 	}
 	spawn("source", func() error { return p.options.Source.Run(ctx, updates) })
-	spawn("scraper", func() error { return p.options.Scraper.Run(ctx, readings) })
+	for _, c := range p.options.Collectors {
+		spawn(c.Name, func() error { return c.Run(ctx, readings) })
+	}
 	spawn("saver", func() error { return saver.run(ctx) })
 	spawn("worker", func() error {
 		core := newCore(p.options, p.metrics, restored)
@@ -152,9 +168,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 
 	p.loop(ctx, updates, readings, jobs, results)
 	close(jobs)
-	for range 4 {
-		<-stopped
-	}
+	rooms.Wait()
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -238,7 +252,9 @@ func (p *Pipeline) work(ctx context.Context, core *core, saver *saver, j job) {
 	if j.update != nil {
 		core.rebuild(now, *j.update)
 		if core.catalog != nil {
-			p.options.Scraper.SetTargets(scrapeSpecs(core.catalog))
+			for _, c := range p.options.Collectors {
+				c.Follow(core.catalog)
+			}
 		}
 	}
 	for _, a := range j.actions {

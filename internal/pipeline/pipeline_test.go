@@ -14,7 +14,6 @@ import (
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/signals"
-	"evenkeel.io/controlplane/internal/signals/scrape"
 	"evenkeel.io/controlplane/internal/source"
 	"evenkeel.io/controlplane/internal/xds"
 )
@@ -44,21 +43,18 @@ func (s script) Run(ctx context.Context, up chan<- source.Update) error {
 	}
 }
 
-// silent is a scraper that reads nothing.
-type silent struct{}
-
-func (silent) SetTargets([]scrape.Spec) {}
-func (silent) Run(ctx context.Context, _ chan<- []signals.Reading) error {
+// silent is a collector that reads nothing.
+var silent = Collector{"silent", func(*catalog.Catalog) {}, func(ctx context.Context, _ chan<- []signals.Reading) error {
 	<-ctx.Done()
 	return nil
-}
+}}
 
 // running starts a Pipeline in the test's bubble; stop ends it and returns what Run did.
 func running(t *testing.T) (p *Pipeline, s script, stop func() error) {
 	s = script{updates: make(chan source.Update), fail: make(chan error)}
 	log := slog.New(slog.DiscardHandler)
 	p = New(Options{
-		Source: s, Scraper: silent{}, Cache: cache.NewSnapshotCache(false, xds.FleetHash{}, nil),
+		Source: s, Collectors: []Collector{silent}, Cache: cache.NewSnapshotCache(false, xds.FleetHash{}, nil),
 		Catalog: catalog.Options{AllowLoopback: true}, Log: log,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
