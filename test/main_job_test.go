@@ -266,6 +266,7 @@ func TestServeRefusesToStartOnNonsense(t *testing.T) {
 		"serve":                              "--config-dir",
 		"serve --config-dir /does/not/exist": "/does/not/exist",
 		"serve --config-dir . --xds-address 0.0.0.0:1": "plaintext",
+		"serve --config-dir . --prometheus main=prom":  "--prometheus main",
 		"check":       "DIR",
 		"frobnicate":  "frobnicate",
 		"serve --nix": "--nix",

@@ -16,8 +16,9 @@ import (
 	"evenkeel.io/controlplane/internal/signals"
 )
 
-// startPrometheus starts a real Prometheus that scrapes the backends every second, and returns its URL.
-func (r *rig) startPrometheus() string {
+// startPrometheus starts a real Prometheus that scrapes the backends every second, and returns its URL. The
+// first so many backends have the labels of Pods, as discovery in a cluster gives them.
+func (r *rig) startPrometheus(pods int) string {
 	r.t.Helper()
 	path, err := exec.LookPath(filepath.Join("..", ".tools", "bin", "prometheus"))
 	if err != nil {
@@ -27,13 +28,17 @@ func (r *rig) startPrometheus() string {
 	}
 	var targets []string
 	for i := range r.backends {
-		targets = append(targets, fmt.Sprintf("'%s:%d'", r.address(i), r.ports.backend))
+		labels := ""
+		if i < pods {
+			labels = fmt.Sprintf(", labels: {namespace: shop, pod: cart-%d}", i)
+		}
+		targets = append(targets, fmt.Sprintf("{targets: ['%s:%d']%s}", r.address(i), r.ports.backend, labels))
 	}
 	config := filepath.Join(r.t.TempDir(), "prometheus.yml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, `global: {scrape_interval: 1s, scrape_timeout: 1s}
 scrape_configs:
 - job_name: cart
-  static_configs: [{targets: [%s]}]
+  static_configs: [%s]
 `, strings.Join(targets, ", ")), 0o644); err != nil {
 		r.t.Fatal(err)
 	}
@@ -62,15 +67,27 @@ func (r *rig) targets() []admin.TargetView {
 }
 
 // TestPrometheusInPlaceOfScraping serves three backends of which one has 0.4 times the speed of the others, and
-// knows them from a Prometheus server alone: its weight falls as it does with scraping.
+// knows them from a Prometheus server alone: its weight falls as it does with scraping. Two are Pods, the
+// third is known by its address.
 func TestPrometheusInPlaceOfScraping(t *testing.T) {
 	r := newRig(t, 3)
-	server := r.startPrometheus()
+	server := r.startPrometheus(2)
 	r.write("base.yaml", r.base())
 	r.write("route.yaml", route(toCart))
-	// One limit is known, the others Prometheus knows.
-	r.write("slice.yaml", r.slice("", 0, 1))
-	r.write("slice-2.yaml", strings.Replace(r.slice(`evenkeel.io/cpu-limit: "2"`, 2), "cart-1", "cart-2", 1))
+	slice := r.slice("", 0, 1)
+	for i := range 2 {
+		pod := fmt.Sprintf("cart-%d", i)
+		at := fmt.Sprintf("- addresses: [%s]\n", r.address(i))
+		slice = strings.Replace(slice, at, at+"  targetRef: {kind: Pod, name: "+pod+"}\n", 1)
+		r.write(pod+".yaml", fmt.Sprintf(`apiVersion: v1
+kind: Pod
+metadata: {name: %s, namespace: shop}
+spec: {containers: [{name: app, resources: {limits: {cpu: "2"}}}]}
+status: {podIP: %s}
+`, pod, r.address(i)))
+	}
+	r.write("slice.yaml", slice)
+	r.write("slice-2.yaml", strings.Replace(r.slice("", 2), "name: cart-1", "name: cart-2", 1)) // its limit is what it exports
 	const using = `  signals: {prometheus: {server: %s, interval: 1s}}
   capacity: {slowStart: 0s}
   publish: {interval: 2s}

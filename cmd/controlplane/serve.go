@@ -118,7 +118,7 @@ func prometheusServers(flags []string) (map[string]*url.URL, error) {
 			return nil, errors.New("--prometheus: expected NAME=URL, such as main=http://prometheus.infra:9090")
 		}
 		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
-			return nil, fmt.Errorf("--prometheus %.80q=...: the name: %s", name, problems[0])
+			return nil, fmt.Errorf("--prometheus: expected NAME=URL with a NAME such as main: %s", problems[0])
 		}
 		if servers[name] != nil {
 			return nil, fmt.Errorf("--prometheus %s=... is given twice", name)

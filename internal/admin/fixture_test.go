@@ -221,6 +221,7 @@ func small() *world {
 			{URL: "http://10.0.0.7:9090/metrics", Owner: "shop/cart-7", Services: []string{cart}, Health: signals.Up, LastScrape: now.Add(-time.Second), LastDuration: 3210 * time.Microsecond, Samples: 40},
 			{URL: "http://10.0.0.9:9090/metrics", Owner: "shop/cart-9", Services: []string{cart}, Health: signals.Down, LastScrape: now.Add(-2 * time.Second), LastDuration: time.Second, LastError: "timed out after 1s"},
 			{URL: "http://10.0.0.8:9090/metrics", Owner: "shop/cart-8", Services: []string{cart}, Health: signals.Up, LastScrape: now.Add(-time.Second), LastDuration: time.Millisecond, Missing: []string{"latency", "inFlight"}, Samples: 2},
+			{URL: "http://prometheus:9090", Query: `sum by (pod) (rate(x{a="<b>"}[30s]))`, Owner: cart + " requests", Services: []string{cart}, Health: signals.Up, LastScrape: now.Add(-5 * time.Second), LastDuration: 4 * time.Millisecond, Missing: []string{"requests of 1 of 3 endpoints"}, Rejected: []string{"requests: infinite or negative"}, Samples: 2},
 		},
 	}
 }

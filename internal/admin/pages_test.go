@@ -69,7 +69,7 @@ func TestPages(t *testing.T) {
 		"/services":                {`href="/services/shop/cart:8080"`, "Enforce", "none: endpoints are equal"},
 		"/services/shop/cart:8080": {"10.0.0.7:8080", "25 %", "41.0", "52 %", "18ms", "40.12ms", "2.4 %", "× 0.5<", "78.8 requests/s", "controlplane freeze shop/cart:8080", "joined", "left", "-50 %"},
 		"/services/shop/plain:80":  {"no BalancePolicy reaches this Service", "no reading", "50 %", "equal"},
-		"/targets":                 {"timed out after 1s", "not exported: latency, inFlight", "3.21ms"},
+		"/targets":                 {"timed out after 1s", "not exported: latency, inFlight", "3.21ms", "rate(x{a=&#34;&lt;b&gt;&#34;}[30s])", "infinite or negative"},
 		"/proxies":                 {"1.40.0", "1.5s", "unknown cluster", "HTTPRoute shop/web"},
 		"/nacks":                   {"3 times in a row", "the version it acknowledged last"},
 		"/snapshots":               {`href="/snapshots/shop/edge/cds"`, ">7<"},

@@ -305,6 +305,36 @@ func TestWhatIsWrongIsLoggedOnce(t *testing.T) {
 	}
 }
 
+// TestPrometheusTargets: a Service whose policy names a server is asked about and not scraped.
+func TestPrometheusTargets(t *testing.T) {
+	asking := func(more string) string {
+		return strings.Replace(shop("cart", 1), "capacity: {slowStart: 0s}", "signals: {prometheus: {server: main, interval: 20s}}\n"+more, 1)
+	}
+	for _, test := range []struct {
+		policy string
+		window time.Duration
+	}{
+		{asking(""), 40 * time.Second},
+		{asking("  strategy: RTT\n"), 40 * time.Second}, // 5 s would not hold two of the server's scrapes
+		{asking("  strategy: RTT\n  rtt: {window: 1m}\n"), time.Minute},
+	} {
+		c := testCore(lastgood.State{})
+		c.rebuild(start, source.Update{Store: store(t, gateway, test.policy, shop("pay", 2))})
+		specs := prometheusSpecs(c.catalog)
+		if len(specs) != 1 || specs[0].Service != "shop/cart:80" || specs[0].Prometheus.Server != "main" || specs[0].Window != test.window {
+			t.Fatalf("%s\ngives %+v", test.policy, specs)
+		}
+		if e := specs[0].Endpoints; len(e) != 2 || e[0].Address != "10.0.1.1:8080" || e[0].CPULimit != 1 {
+			t.Errorf("endpoints %+v", e)
+		}
+		for _, s := range scrapeSpecs(c.catalog) {
+			if s.Endpoints[0].Service != "shop/pay:80" {
+				t.Errorf("scraped too: %+v", s)
+			}
+		}
+	}
+}
+
 // TestScrapeTargets: endpoints without a policy are not scraped, and Static or not, the policy's window
 // is the scraper's.
 func TestScrapeTargets(t *testing.T) {

@@ -272,7 +272,7 @@ func (m *Manager) ask(ctx context.Context, s *service, p *plan) []signals.Readin
 	return p.readings(v, evaluated)
 }
 
-// note counts what became of a query, and shows it while the Service still has it.
+// note counts what became of a query, and shows it unless the Service has another plan by now.
 func (m *Manager) note(s *service, p *plan, a answer, d digest) {
 	m.metrics.duration.Observe(a.took.Seconds())
 	for reason, n := range d.dropped {
@@ -286,10 +286,10 @@ func (m *Manager) note(s *service, p *plan, a answer, d digest) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t, ok := s.targets[a.term]
-	if !ok || s.plan.server != p.server {
+	if s.plan != p {
 		return
 	}
+	t := s.targets[a.term]
 	t.LastScrape, t.LastDuration = a.at, a.took
 	if a.failure != nil {
 		t.Health, t.LastError, t.Samples, t.Missing, t.Rejected = signals.Down, a.failure.message, 0, nil, nil
