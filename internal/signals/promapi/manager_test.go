@@ -132,7 +132,7 @@ func TestResultsThatClash(t *testing.T) {
 		if r := m.target(t, termRequests).Rejected; len(r) != 1 || !strings.Contains(r[0], "several results for one endpoint") {
 			t.Errorf("rejected %v", r)
 		}
-		if r := m.target(t, termInFlight).Rejected; len(r) != 1 || !strings.Contains(r[0], "infinite or negative") {
+		if r := m.target(t, termInFlight).Rejected; len(r) != 1 || !strings.Contains(r[0], "negative, or larger") {
 			t.Errorf("rejected %v", r)
 		}
 		if r := m.target(t, termErrors).Rejected; len(r) != 1 || !strings.Contains(r[0], "histogram") {

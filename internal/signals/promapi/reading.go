@@ -47,8 +47,11 @@ type digest struct {
 const (
 	droppedUnmatched = "unmatched" // about none of the Service's endpoints
 	droppedAmbiguous = "ambiguous" // one of several endpoints or one of several results for an endpoint
-	droppedValue     = "value"     // infinite, negative, or a histogram
+	droppedValue     = "value"     // negative, above maxValue, or a histogram
 )
+
+// maxValue is more than any term can be, in cores, requests per second or seconds. Products with it are finite.
+const maxValue = 1e15
 
 // take reads one answer. Of several results for an endpoint the one that names it best counts; of
 // several that name it equally well none does, because nothing says whether they add up.
@@ -77,8 +80,8 @@ func (p *plan) take(a answer, into values) digest {
 		case result.Histogram != nil:
 			reject(droppedValue, "a histogram; use histogram_quantile or histogram_count")
 			continue
-		case math.IsInf(value, 0) || value < 0:
-			reject(droppedValue, "infinite or negative")
+		case value < 0 || value > maxValue:
+			reject(droppedValue, "negative, or larger than anything measured")
 			continue
 		}
 		for _, i := range endpoints {
