@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -108,8 +110,9 @@ func (o BootstrapOptions) validate() error {
 	check(notIP == nil, "admin address %q: expected an IP address", o.AdminAddress)
 	check(o.Workers >= 0 && o.Workers <= 1024, "workers %d: expected 1 to 1024, or 0 for unknown", o.Workers)
 	for what, text := range map[string]string{"node id": o.NodeID, "region": o.Region, "zone": o.Zone, "TLS directory": o.TLSDir} {
-		check(len(text) <= 256 && !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }),
-			"%s %q: expected at most 256 bytes without control characters", what, text)
+		// YAML folds or refuses most of what cannot be printed, the line breaks of Unicode among it.
+		check(len(text) <= 256 && utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }),
+			"%s %q: expected at most 256 bytes of printable characters", what, text)
 	}
 	return errors.Join(errs...)
 }

@@ -112,6 +112,7 @@ func TestBootstrapRefuses(t *testing.T) {
 		`admin address "example.com"`:  func(o *BootstrapOptions) { o.AdminAddress = "example.com" },
 		`workers -2`:                   func(o *BootstrapOptions) { o.Workers = -2 },
 		`node id "a\x00"`:              func(o *BootstrapOptions) { o.NodeID = "a\x00" },
+		`zone "\u0085"`:                func(o *BootstrapOptions) { o.Zone = "\u0085" },
 		`TLS directory "/tls\r\nx: y"`: func(o *BootstrapOptions) { o.TLSDir = "/tls\r\nx: y" },
 	} {
 		o := ok
