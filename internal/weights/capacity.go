@@ -8,7 +8,7 @@ import (
 	"evenkeel.io/controlplane/internal/signals"
 )
 
-// capacityLaw makes the weight of an endpoint the work it can do: w = C * slow start * multiplier.
+// capacityLaw makes the weight of an endpoint the work it can do: w = C * slow start * multiplier * e.
 //
 // C = requests/s completed without an error / CPU used, of one source and one window: what the endpoint
 // would complete at full use. Unlike a latency or a utilisation it hardly depends on the traffic that
@@ -22,7 +22,7 @@ func (capacityLaw) needs() signals.Terms { return needsCapacity }
 func (capacityLaw) absent() string { return "no-cpu: half of the endpoints or more report no CPU" }
 
 func (capacityLaw) stages() []stage {
-	return []stage{startFromBase, applyCapacity, boundRatio, applySlowStart, applyMultiplier}
+	return []stage{startFromBase, applyCapacity, boundRatio, applySlowStart, applyMultiplier, applyErrors}
 }
 
 // The filter. Variances are of ln C.

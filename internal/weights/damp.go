@@ -54,7 +54,7 @@ func blend(t *tick) {
 func (e *member) declaredWeight() float64 { return e.Base * e.Multiplier }
 
 // slew moves the weights of the tick before towards those of this tick, each at most x1.55 up and
-// /2.4 down.
+// /2.4 down, or as far as it must where most of what it is sent fails (e < 0.7).
 //
 // Weights have no scale of their own. The one that is chosen leaves the median endpoint where it was,
 // so that one endpoint that joins, leaves or changes does not rewrite the weights of all others; nor
@@ -92,8 +92,12 @@ func slew(t *tick) {
 			e.SlowStart = max(t.ss[i], e.SlowStart)
 		default:
 			move := math.Log(target / e.Damped)
-			if move < -slewDown || move > slewUp {
-				target = e.Damped * math.Exp(min(slewUp, max(-slewDown, move)))
+			down := -slewDown
+			if e.trim() < emergency {
+				down = math.Inf(-1)
+			}
+			if move < down || move > slewUp {
+				target = e.Damped * math.Exp(min(slewUp, max(down, move)))
 			}
 			e.Damped, e.SlowStart = target, t.ss[i]
 		}

@@ -44,6 +44,8 @@ type member struct {
 	EndpointState
 	// The rest is of this tick only.
 	reading  *signals.Reading // accepted and new in this tick, or nil
+	before   time.Time        // the end of the reading before it
+	counted  bool             // its requests are in Failures
 	refused  string           // why the newest reading was refused
 	joined   bool             // has no weight yet
 	declared bool             // its base or multiplier was changed by the user
@@ -109,6 +111,8 @@ func (m *Machine) setBack(now time.Time) {
 		e.FirstSeen, e.Restarted = earlier(e.FirstSeen, now), earlier(e.Restarted, now)
 		e.Read, e.Load, e.Latency = e.Read.setBack(now), e.Load.setBack(now), e.Latency.setBack(now)
 		e.SuspectTo, e.StepTo = earlier(e.SuspectTo, e.Read.To), earlier(e.StepTo, e.Read.To)
+		e.Failures.To, e.TrimTo = earlier(e.Failures.To, e.Read.To), earlier(e.TrimTo, e.Read.To)
+		e.OverloadTo = earlier(e.OverloadTo, e.Read.To)
 	}
 	for i := range m.gone {
 		m.gone[i].at = earlier(m.gone[i].at, now)
@@ -125,8 +129,10 @@ func earlier(a, b time.Time) time.Time {
 func (m *Machine) decide(t *tick) Decisions {
 	m.synced = true
 	t.judge()
-	t.log = make([]Reason, len(m.members)*maxReasons)
-	t.reasons = make([]int, len(m.members))
+	t.log = slices.Grow(m.scratch.log[:0], len(m.members)*maxReasons)[:len(m.members)*maxReasons]
+	t.reasons = slices.Grow(m.scratch.reasons[:0], len(m.members))[:len(m.members)]
+	clear(t.reasons)
+	m.scratch.log, m.scratch.reasons = t.log, t.reasons
 	t.run(t.law.stages())
 	t.run(damping)
 	t.publish()
@@ -138,6 +144,8 @@ type scratch struct {
 	w, ss, sorted []float64
 	held, sent    []bool
 	index         []int
+	log           []Reason
+	reasons       []int
 	endpoints     []Endpoint
 }
 

@@ -57,6 +57,15 @@ type EndpointState struct {
 	SuspectTo time.Time `json:"suspectTo,omitzero"`
 	// StepTo is the end of the window in which a step was last seen.
 	StepTo time.Time `json:"stepTo,omitzero"`
+	// CPU is that of the times between the last readings with it, the latest first, and
+	// OverloadTo the end of the last window in which the endpoint had too much to do.
+	CPU        [3]float32 `json:"cpu,omitzero"`
+	OverloadTo time.Time  `json:"overloadTo,omitzero"`
+	// Trim is the part of its weight that is left for its Failures, 0 before any, and TrimTo the end of
+	// the window in which it last moved.
+	Failures health.Failures `json:"failures,omitzero"`
+	Trim     float64         `json:"trim,omitempty"`
+	TrimTo   time.Time       `json:"trimTo,omitzero"`
 	// Reference is the capacity that the endpoint has shown.
 	Reference health.Reference `json:"reference"`
 
@@ -91,7 +100,7 @@ func (m *Machine) join(t *tick, endpoints []Endpoint) {
 	}
 	for i := range m.members {
 		e := &m.members[i]
-		e.reading, e.refused, e.joined, e.declared = nil, "", e.Damped == 0, false
+		e.reading, e.refused, e.joined, e.declared, e.counted = nil, "", e.Damped == 0, false, false
 		base, multiplier := positive(sorted[i].Base), positive(sorted[i].Multiplier)
 		if !e.joined && (base != e.Base || multiplier != e.Multiplier) {
 			e.declared = true
@@ -186,6 +195,8 @@ func (e *member) remember(was gone, now time.Time) {
 	e.X, e.LastX, e.Measured = was.X, was.LastX, was.Measured
 	e.P = min(maxVariance, was.P+drift*max(0, now.Sub(was.at).Seconds()))
 	e.Read, e.Load, e.Latency = was.Read, was.Load, was.Latency
+	e.Failures, e.Trim, e.TrimTo = was.Failures, was.Trim, was.TrimTo
+	e.CPU, e.OverloadTo = was.CPU, was.OverloadTo
 	e.ReadingInstance, e.Reference = was.ReadingInstance, was.Reference
 	e.P50, e.P90 = was.P50, was.P90
 }
@@ -196,6 +207,8 @@ func (e *member) restart(now time.Time) {
 	e.Load, e.Latency = Stamp{}, Stamp{}
 	e.P, e.Measured = priorVariance, false
 	e.Suspect, e.SuspectTo, e.StepTo = 0, time.Time{}, time.Time{}
+	e.Failures, e.Trim, e.TrimTo = health.Failures{}, 0, time.Time{}
+	e.CPU, e.OverloadTo = [3]float32{}, time.Time{}
 	e.Reference = health.Reference{}
 }
 

@@ -38,10 +38,16 @@ const windowTicks = 3
 type server struct {
 	capacity   float64 // requests/s at CPU 1
 	elasticity float64 // of CPU to the rate; 1: CPU = rate/capacity
-	metrics    string  // "on", "off", "no-cpu", "no-latency"
+	failing    float64 // part of the requests that fails at once, at no cost
+	hidden     float64 // how many times slower it is than its CPU shows; 0: 1
+	sheds      bool    // requests beyond its capacity fail; else they are not sent
+	metrics    string  // "on", "off", "no-cpu", "no-latency", "no-errors"
 	instance   string
-	done, busy []float64 // per tick, the last windowTicks
+	// Per tick, the last windowTicks.
+	done, failed, busy []float64
 }
+
+func (s *server) slowdown() float64 { return max(1, s.hidden) }
 
 func newPlant(t rapid.TB, load float64) *plant {
 	return &plant{
@@ -132,16 +138,23 @@ func (p *plant) serve() {
 		if p.noise != nil {
 			rate *= math.Exp(0.1 * p.noise.NormFloat64())
 		}
-		cpu := math.Pow(rate/s.capacity, s.elasticity)
-		if cpu > 1 {
-			cpu, rate = 1, s.capacity
+		failed := rate * s.failing
+		rate -= failed
+		if most := s.capacity / s.slowdown(); rate > most {
+			if s.sheds {
+				failed += rate - most
+			}
+			rate = most
 		}
+		cpu := math.Pow(rate/s.capacity, s.elasticity)
 		if p.noise != nil {
 			cpu = math.Min(1, cpu*math.Exp(0.03*p.noise.NormFloat64()))
 		}
 		s.done = append(s.done, rate*Tick.Seconds())
+		s.failed = append(s.failed, failed*Tick.Seconds())
 		s.busy = append(s.busy, cpu)
 		s.done = s.done[max(0, len(s.done)-windowTicks):]
+		s.failed = s.failed[max(0, len(s.failed)-windowTicks):]
 		s.busy = s.busy[max(0, len(s.busy)-windowTicks):]
 	}
 }
@@ -160,16 +173,22 @@ func (p *plant) readings() []signals.Reading {
 		for _, d := range s.done {
 			r.Done += d
 		}
+		for _, f := range s.failed {
+			r.Failed += f
+		}
 		for _, b := range s.busy {
 			r.CPU += b / float64(len(s.busy))
 		}
-		serviceTime := 1 / s.capacity / (1.02 - min(1, r.CPU))
+		serviceTime := s.slowdown() / s.capacity / (1.02 - min(1, r.CPU*s.slowdown()))
 		r.P50 = time.Duration(serviceTime * float64(time.Second))
 		r.P90 = 3 * r.P50
 		switch s.metrics {
 		case "no-cpu":
 			r.Terms &^= signals.TermCPU
 			r.CPU = 0
+		case "no-errors":
+			r.Terms &^= signals.TermErrors
+			r.Failed = 0
 		case "no-latency":
 			r.Terms &^= signals.TermLatency
 			r.P50, r.P90 = 0, 0

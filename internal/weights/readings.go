@@ -97,6 +97,7 @@ func (e *member) take(now time.Time, r *signals.Reading) {
 		}
 		e.ReadingInstance = r.Instance
 	}
+	e.before = e.Read.To
 	stamp := Stamp{r.To, r.SourceInterval}
 	e.Read = stamp
 	if r.Terms.Has(needsCapacity) {

@@ -28,7 +28,7 @@ type event struct {
 
 var happenings = []string{
 	"slower", "faster", "join", "leave", "replace", "silent", "heard", "no-cpu", "restart", "load",
-	"multiplier", "base", "freeze", "unfreeze", "mode", "blend", "strategy", "clock",
+	"failing", "hidden", "sheds", "multiplier", "base", "freeze", "unfreeze", "mode", "blend", "strategy", "clock",
 }
 
 // drawScenario draws a history of up to 40 ticks. Only the happenings given occur, all if none are.
@@ -111,6 +111,12 @@ func (e event) apply(p *plant, number int) bool {
 		p.servers[at].metrics = "on"
 	case "no-cpu":
 		p.servers[at].metrics = "no-cpu"
+	case "failing":
+		p.servers[at].failing = max(0, 1.5*e.value-0.5)
+	case "hidden":
+		p.servers[at].hidden = 5 * e.value
+	case "sheds":
+		p.servers[at].sheds = true
 	case "restart":
 		p.servers[at].instance = fmt.Sprint("process-", number)
 	case "load":

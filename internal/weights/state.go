@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"evenkeel.io/controlplane/internal/health"
 )
 
 // MachineState is a Machine at rest. It serialises to JSON without loss: a Machine restored from it
@@ -105,6 +107,12 @@ func (e *EndpointState) check() error {
 		return fmt.Errorf("damped, weight, slowStart: %v, %d, %v: want more than 0", e.Damped, e.Weight, e.SlowStart)
 	case !(e.RequestsPerSecond >= 0 && e.RequestsPerSecond <= maxRate):
 		return fmt.Errorf("requestsPerSecond: %v: want 0 to 1e12", e.RequestsPerSecond)
+	case !(slices.Min(e.CPU[:]) >= 0 && slices.Max(e.CPU[:]) <= maxCPU):
+		return fmt.Errorf("cpu: %v: want 0 to %v", e.CPU, maxCPU)
+	case e.Trim != 0 && !(e.Trim >= health.TrimFloor && e.Trim <= 1):
+		return fmt.Errorf("trim: %v: want 0 or %v to 1", e.Trim, health.TrimFloor)
+	case e.Failures.Check() != nil:
+		return fmt.Errorf("failures: %v", e.Failures.Check())
 	case cmp.Compare(e.HealthScore, 0) < 0 || e.HealthScore > 1 || cmp.Compare(e.QPSDecayFactor, 0) < 0 || e.QPSDecayFactor > 1:
 		return fmt.Errorf("healthScore, qpsDecayFactor: %v, %v: want 0 to 1", e.HealthScore, e.QPSDecayFactor)
 	}

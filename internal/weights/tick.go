@@ -36,13 +36,13 @@ type stage func(t *tick)
 
 // learning runs in every Step, whatever the strategy: health_score and qps_decay_factor need the
 // capacity under all of them.
-var learning = []stage{estimateCapacity, forgetStale, renewPrior, sampleReference}
+var learning = []stage{estimateCapacity, trimErrors, forgetStale, renewPrior, sampleReference}
 
 // damping follows every strategy.
 var damping = []stage{relative, clamp, blend, slew}
 
 // maxReasons is how many Reasons one Decision can have.
-const maxReasons = 12
+const maxReasons = 16
 
 // tick is one Step or Members call under way.
 type tick struct {
@@ -138,9 +138,11 @@ func (t *tick) decisions() Decisions {
 		Frozen: t.frozen, Rejected: m.rejected,
 	}
 	mean := m.meanDamped()
+	reasons := make([]Reason, 0, t.told())
 	for i := range m.members {
 		e := &m.members[i]
-		first := i * maxReasons
+		first := len(reasons)
+		reasons = append(reasons, t.log[i*maxReasons:i*maxReasons+t.reasons[i]]...)
 		out.Endpoints[i] = Decision{
 			Key:      signals.Key{Service: m.service, Address: e.Address},
 			State:    t.state(i),
@@ -152,16 +154,24 @@ func (t *tick) decisions() Decisions {
 			PublishedHealthScore:    e.HealthScore,
 			PublishedQPSDecayFactor: e.QPSDecayFactor,
 
-			Reasons: slices.Clip(t.log[first : first+t.reasons[i]]),
+			Reasons: slices.Clip(reasons[first:]),
 		}
 	}
 	return out
 }
 
-// score is e's health_score. No error signal is part of it: every request that finishes counts as
-// served.
+// told is the number of reasons of all members.
+func (t *tick) told() int {
+	n := 0
+	for _, reasons := range t.reasons {
+		n += reasons
+	}
+	return n
+}
+
+// score is e's health_score.
 func (e *member) score() float64 {
-	return health.Score(1, e.shown(), e.Reference.P95())
+	return health.Score(e.trim(), e.shown(), e.Reference.P95())
 }
 
 // decay is e's qps_decay_factor at its published share of the traffic.
@@ -170,5 +180,5 @@ func (t *tick) decay(e *member) float64 {
 	if t.total > 0 {
 		share = float64(e.Weight) / t.total
 	}
-	return health.Decay(1, e.shown(), e.Reference.P95(), t.cfg.ConfiguredRequestsPerSecond, share)
+	return health.Decay(e.trim(), e.shown(), e.Reference.P95(), t.cfg.ConfiguredRequestsPerSecond, share)
 }

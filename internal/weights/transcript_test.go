@@ -22,7 +22,8 @@ var update = flag.Bool("update", false, "rewrite the answers in testdata/*.txt")
 //
 //	config KEY=VALUE...               mode, strategy, blend, slow-start, metadata
 //	load REQUESTS/S                   of the whole service
-//	endpoint ADDRESS KEY=VALUE...     joins or changes: capacity, base, multiplier, metrics, instance
+//	endpoint ADDRESS KEY=VALUE...     joins or changes: capacity, base, multiplier, metrics, instance,
+//	                                  failing, hidden, sheds (see server)
 //	remove ADDRESS
 //	members                           tell the machine who is there
 //	run DURATION                      ticks; tells the pushes and when they came
@@ -106,6 +107,12 @@ func (p *plant) command(words []string) string {
 				e.Base = p.number(v)
 			case "multiplier":
 				e.Multiplier = p.number(v)
+			case "failing":
+				s.failing = p.number(v)
+			case "hidden":
+				s.hidden = p.number(v)
+			case "sheds":
+				s.sheds = v == "yes"
 			case "metrics":
 				s.metrics = v
 			case "instance":

@@ -1,0 +1,124 @@
+package weights
+
+import (
+	"math"
+	"time"
+
+	"evenkeel.io/controlplane/internal/signals"
+)
+
+// needsErrors are the terms of failed/requests.
+const needsErrors = signals.TermRequests | signals.TermErrors
+
+const (
+	// overloadedCPU is the CPU above which failures are taken to be for want of it.
+	overloadedCPU = 0.93
+	// trimDoubling is how fast a trim may rise.
+	trimDoubling = 5 * time.Second
+	// emergency is the trim below which a weight falls as far as it must at once.
+	emergency = 0.7
+)
+
+// trimErrors moves e, the part of its weight that an endpoint keeps for its failures (health.Failures),
+// to where they say:
+//
+//	down at once, for failures that overload does not explain: windows with any of it do not count
+//	up at most x2 in 5 s, and only when there are new successes
+//
+// An endpoint that fails fast looks idle, and would be sent ever more to fail. One that fails because
+// it has too much to do needs less to do, which is what its capacity is for; trimmed too it would pass
+// its overload on to the others.
+func trimErrors(t *tick) {
+	shares := t.m.scratch.sorted[:0]
+	for i := range t.m.members {
+		e := &t.m.members[i]
+		if r := e.reading; r != nil && r.Terms.Has(needsErrors) {
+			e.noteOverload()
+			e.counted = !r.From.Before(e.OverloadTo) && e.Failures.Observe(r.From, r.To, r.Failed, r.Done+r.Failed)
+		}
+		if e.Read.fresh(t.now) && e.Failures.Requests > 0 {
+			shares = append(shares, e.Failures.Share())
+		}
+	}
+	if len(shares) == 0 {
+		return
+	}
+	common := lowerMedian(shares)
+	for i := range t.m.members {
+		if e := &t.m.members[i]; e.counted || e.reading != nil && e.reading.Terms.Has(needsErrors) && e.trim() < 1 {
+			e.trimTo(e.Failures.Trim(common))
+		}
+	}
+}
+
+// noteOverload notes windows in which the endpoint had too much to do, if only in their newest part.
+// A window is longer than the time between two; what the parts before have used is taken from it:
+//
+//	newest = (cpu - sum of the parts before that are in the window) / newPart
+//
+// A twentieth of what this says beyond cpu is let go of each time, so that errors, which come back when
+// their part leaves the window, die out.
+func (e *member) noteOverload() {
+	r := e.reading
+	if !r.Terms.Has(signals.TermCPU) {
+		return
+	}
+	part := e.newPart()
+	newest, before := r.CPU, math.Round(1/part)-1
+	if e.before.IsZero() || before > float64(len(e.CPU)) {
+		e.CPU = [...]float32{float32(r.CPU), float32(r.CPU), float32(r.CPU)}
+	} else {
+		for _, cpu := range e.CPU[:int(before)] {
+			newest += 0.95 * (r.CPU - float64(cpu)) * (1 - part) / part / before
+		}
+	}
+	if max(newest, r.CPU) > overloadedCPU {
+		e.OverloadTo = r.To
+	}
+	e.CPU = [...]float32{float32(min(maxCPU, max(0, newest))), e.CPU[0], e.CPU[1]}
+}
+
+// newPart is the part of the reading's window that is after the reading before.
+func (e *member) newPart() float64 {
+	r := e.reading
+	return min(1, r.To.Sub(e.before).Seconds()/r.To.Sub(r.From).Seconds())
+}
+
+func (e *member) trimTo(target float64) {
+	r, was := e.reading, e.trim()
+	switch {
+	case target < was && e.counted:
+		e.Trim, e.TrimTo = target, r.To
+	// Of successes spread over the window at least one is after the reading before; or all of them are
+	// after the window in which the trim last moved.
+	case target > was && (r.Done*e.newPart() >= 1 || r.Done > 0 && !r.From.Before(e.TrimTo)):
+		since := min(r.To.Sub(e.TrimTo), r.To.Sub(r.From))
+		e.Trim, e.TrimTo = min(target, was*math.Exp2(float64(since)/float64(trimDoubling))), r.To
+	}
+}
+
+// trim is e, 1 before anything failed.
+func (e *member) trim() float64 {
+	if e.Trim == 0 {
+		return 1
+	}
+	return e.Trim
+}
+
+// applyErrors is the factor e. Of an endpoint whose readings stopped it fades as the capacity does.
+func applyErrors(t *tick) {
+	for i := range t.m.members {
+		e := &t.m.members[i]
+		trim := e.trim()
+		switch silent := t.now.Sub(e.Failures.To) - e.Read.freshness() - staleHold; {
+		case e.Failures.To.IsZero() && !e.Read.To.IsZero():
+			t.scale(i, Reason{Term: "errors", Factor: 1, Text: "no-errors: it does not report which requests failed"})
+			continue
+		case trim == 1:
+			continue
+		case silent > 0 && t.frozen == "":
+			trim = math.Pow(trim, math.Exp2(-float64(silent)/float64(staleHalfLife)))
+		}
+		t.scale(i, Reason{Term: "errors", Value: 100 * e.Failures.Share(), Unit: "%", Factor: trim, Text: "of its requests failed, more than others' do"})
+	}
+}

@@ -1,0 +1,175 @@
+package weights
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"evenkeel.io/controlplane/internal/health"
+	"evenkeel.io/controlplane/internal/signals"
+)
+
+// A server that begins to fail all requests at once, at 50 requests/s each, is at the floor within two
+// ticks (at twice of it with noise), and back at 90 % within a minute of its recovery.
+func TestSinkhole(t *testing.T) {
+	for seed := range uint64(10) {
+		p := newPlant(t, 300)
+		p.noise = rand.New(rand.NewPCG(seed, 0))
+		for i := range 6 {
+			p.add(address(i), 100)
+		}
+		p.members()
+		p.run(time.Minute)
+		victim := p.server(address(2))
+		victim.failing = 1
+		p.run(2 * Tick)
+		if d := p.last.Endpoints[2]; d.Computed > 0.04 {
+			t.Errorf("seed %d: two ticks after it began to fail:\n%s", seed, d.Describe())
+		}
+		p.run(time.Minute)
+		victim.failing = 0
+		p.run(time.Minute)
+		if ratio := p.weight(address(2)) / p.weight(address(0)); ratio < 0.9 {
+			t.Errorf("seed %d: a minute after its recovery it has %.2f of the others' weight\n%s", seed, ratio, p.last.Endpoints[2].Describe())
+		}
+	}
+}
+
+// A server that fails what it cannot serve is not trimmed for that, however suddenly it came to have too
+// much to do.
+func TestOverloadIsNoError(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(2, 8).Draw(t, "endpoints")
+		p := newPlant(t, 0)
+		sum := 0.0
+		for i := range n {
+			_, s := p.add(address(i), rapid.Float64Range(20, 200).Draw(t, "capacity"))
+			s.sheds = true
+			sum += s.capacity
+		}
+		p.load = sum * rapid.Float64Range(0.3, 0.75).Draw(t, "load")
+		p.members()
+		p.run(time.Minute)
+		for range 4 {
+			victim := p.servers[rapid.IntRange(0, n-1).Draw(t, "victim")]
+			victim.capacity *= rapid.Float64Range(0.3, 1).Draw(t, "slower")
+			p.load *= rapid.Float64Range(0.7, 1.6).Draw(t, "change of load")
+			for range rapid.IntRange(1, 30).Draw(t, "ticks") {
+				p.tick()
+				for _, e := range p.m.State().Endpoints {
+					if e.Trim != 0 && e.Trim < 1 {
+						t.Fatalf("%s is trimmed to %v, CPU %v", e.Address, e.Trim, e.CPU)
+					}
+				}
+			}
+		}
+	})
+}
+
+// More requests that fail at once, of as many, never raise the weight that an endpoint is moved
+// towards.
+func TestMoreErrorsNeverRaise(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := drawScenario(t, "slower", "faster", "failing", "silent", "heard", "load", "join", "leave").play(t, func(*plant) {})
+		if len(p.servers) == 0 {
+			return
+		}
+		requests := rapid.Float64Range(1, 2000).Draw(t, "requests")
+		few := rapid.Float64Range(0, 1).Draw(t, "failing")
+		many := rapid.Float64Range(few, 1).Draw(t, "more")
+		cost := rapid.Float64Range(0.05, 0.9).Draw(t, "cpu") / requests
+		at := rapid.IntRange(0, len(p.servers)-1).Draw(t, "endpoint")
+		name := p.svc.Endpoints[at].Key.Address
+		p.serve()
+		p.now = p.now.Add(Tick)
+		with := func(failing float64) float64 {
+			readings := slices.DeleteFunc(p.readings(), func(r signals.Reading) bool { return r.Endpoint.Address == name })
+			r := reading(p.now, name, requests*(1-failing), requests*(1-failing)*cost)
+			r.Failed = requests * failing
+			r.Terms |= signals.TermErrors
+			m := restarted(t, p.m, p.now)
+			m.Step(p.now, p.svc, append(readings, r))
+			return m.members[at].trim()
+		}
+		if a, b := with(few), with(many); b > a {
+			t.Fatalf("%v failing is trimmed to %v, %v failing to %v", few, a, many, b)
+		}
+	})
+}
+
+// A trim rises with successes and not with time: x2 in 5 s at most.
+func TestTrimRises(t *testing.T) {
+	e := member{EndpointState: EndpointState{Trim: 0.02}}
+	at := epoch
+	step := func(done, failed float64) {
+		e.before, at = at, at.Add(Tick)
+		e.reading = &signals.Reading{From: at.Add(-6 * time.Second), To: at, Terms: needsErrors, Done: done, Failed: failed}
+		e.trimTo(1)
+	}
+	if step(0, 10); e.Trim != 0.02 {
+		t.Errorf("rose to %v without a success", e.Trim)
+	}
+	e.TrimTo = at
+	for range 5 {
+		step(30, 0)
+	}
+	if math.Abs(e.Trim/0.08-1) > 0.01 {
+		t.Errorf("%v after 10 s of successes, want 0.08", e.Trim)
+	}
+	// One success is in three windows and counts in one.
+	before := e.Trim
+	for range 3 {
+		step(1, 0)
+	}
+	if e.Trim > before*math.Exp2(6.0/5)*1.01 || e.Trim <= before {
+		t.Errorf("from %v to %v by one success", before, e.Trim)
+	}
+}
+
+// Failures that all have in common trim none; without an error counter nothing is said of errors but
+// that.
+func TestCommonFailures(t *testing.T) {
+	p := newPlant(t, 300)
+	for i := range 4 {
+		p.add(address(i), 100)
+		p.server(address(i)).failing = 0.3
+	}
+	p.server(address(3)).metrics = "no-errors"
+	p.members()
+	p.run(time.Minute)
+	for i, e := range p.m.State().Endpoints {
+		if i < 3 && e.Trim != 0 && e.Trim < 1 {
+			t.Errorf("%s is trimmed to %v", e.Address, e.Trim)
+		}
+	}
+	if !slices.ContainsFunc(p.last.Endpoints[3].Reasons, func(r Reason) bool { return r.Term == "errors" && r.Factor == 1 }) {
+		t.Errorf("no reason says that errors are not known:\n%s", p.last.Endpoints[3].Describe())
+	}
+}
+
+// An endpoint that failed and then fell silent keeps its health_score; its weight goes to the median.
+func TestSilenceAfterFailures(t *testing.T) {
+	p := newPlant(t, 300)
+	for i := range 4 {
+		p.add(address(i), 100)
+	}
+	p.server(address(3)).failing = 1
+	p.members()
+	p.run(time.Minute)
+	p.server(address(3)).metrics = "off"
+	p.run(10 * time.Minute)
+	d := p.last.Endpoints[3]
+	if d.HealthScore != 0 || d.PublishedHealthScore != 0 {
+		t.Errorf("health_score %v by silence", d.HealthScore)
+	}
+	if math.Abs(d.Computed-1) > 0.05 {
+		t.Errorf("not at the median:\n%s", d.Describe())
+	}
+	if health.TrimFloor != p.m.State().Endpoints[3].Trim {
+		t.Errorf("the trim moved to %v", p.m.State().Endpoints[3].Trim)
+	}
+}
