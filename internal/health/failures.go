@@ -25,7 +25,7 @@ const (
 )
 
 // Failures are the requests of an endpoint by which its failures are judged: those of the latest
-// window, or if that has fewer than 20, the last 20, none of them older than 2 min. The zero Failures
+// window, or if that has fewer than 20, about the last 20 of the last 2 min. The zero Failures
 // knows of none. It holds no pointer and is copied by assignment.
 type Failures struct {
 	// To is the end of the latest window in it, and Over how far back it reaches.

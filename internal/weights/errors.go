@@ -60,12 +60,15 @@ func trimErrors(t *tick) {
 // their part leaves the window, die out.
 func (e *member) noteOverload() {
 	r := e.reading
+	if e.Sigma > pressed {
+		e.OverloadTo = r.To
+	}
 	if !r.Terms.Has(signals.TermCPU) {
 		return
 	}
 	part := e.newPart()
 	newest, before := r.CPU, math.Round(1/part)-1
-	if e.before.IsZero() || before > float64(len(e.CPU)) {
+	if e.since == 0 || before > float64(len(e.CPU)) {
 		e.CPU = [...]float32{float32(r.CPU), float32(r.CPU), float32(r.CPU)}
 	} else {
 		for _, cpu := range e.CPU[:int(before)] {
@@ -80,8 +83,10 @@ func (e *member) noteOverload() {
 
 // newPart is the part of the reading's window that is after the reading before.
 func (e *member) newPart() float64 {
-	r := e.reading
-	return min(1, r.To.Sub(e.before).Seconds()/r.To.Sub(r.From).Seconds())
+	if e.since == 0 {
+		return 1
+	}
+	return min(1, e.since.Seconds()/e.reading.To.Sub(e.reading.From).Seconds())
 }
 
 func (e *member) trimTo(target float64) {

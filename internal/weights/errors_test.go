@@ -106,7 +106,7 @@ func TestTrimRises(t *testing.T) {
 	e := member{EndpointState: EndpointState{Trim: 0.02}}
 	at := epoch
 	step := func(done, failed float64) {
-		e.before, at = at, at.Add(Tick)
+		e.since, at = Tick, at.Add(Tick)
 		e.reading = &signals.Reading{From: at.Add(-6 * time.Second), To: at, Terms: needsErrors, Done: done, Failed: failed}
 		e.trimTo(1)
 	}

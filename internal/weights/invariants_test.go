@@ -291,7 +291,7 @@ func TestConstantInputsFallSilent(t *testing.T) {
 		}
 		constant(450, Tick)       // of few requests a window the filter takes long to be sure
 		constant(65, time.Minute) // the reference of qps_decay_factor remembers for an hour
-		constant(120, Tick)       // the last 20 requests, and 2 min, of its failures
+		constant(450, Tick)       // of few requests failures take long to fill up
 		pushes := len(p.pushes)
 		constant(60, Tick)
 		if len(p.pushes) > pushes {

@@ -44,7 +44,7 @@ type member struct {
 	EndpointState
 	// The rest is of this tick only.
 	reading  *signals.Reading // accepted and new in this tick, or nil
-	before   time.Time        // the end of the reading before it
+	since    time.Duration    // from the end of the reading before it to its end, 0 for the first
 	counted  bool             // its requests are in Failures
 	refused  string           // why the newest reading was refused
 	joined   bool             // has no weight yet

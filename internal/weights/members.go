@@ -66,6 +66,7 @@ type EndpointState struct {
 	Failures health.Failures `json:"failures,omitzero"`
 	Trim     float64         `json:"trim,omitempty"`
 	TrimTo   time.Time       `json:"trimTo,omitzero"`
+	Pressure
 	// Reference is the capacity that the endpoint has shown.
 	Reference health.Reference `json:"reference"`
 
@@ -197,6 +198,7 @@ func (e *member) remember(was gone, now time.Time) {
 	e.Read, e.Load, e.Latency = was.Read, was.Load, was.Latency
 	e.Failures, e.Trim, e.TrimTo = was.Failures, was.Trim, was.TrimTo
 	e.CPU, e.OverloadTo = was.CPU, was.OverloadTo
+	e.Pressure = was.Pressure
 	e.ReadingInstance, e.Reference = was.ReadingInstance, was.Reference
 	e.P50, e.P90 = was.P50, was.P90
 }
@@ -209,6 +211,7 @@ func (e *member) restart(now time.Time) {
 	e.Suspect, e.SuspectTo, e.StepTo = 0, time.Time{}, time.Time{}
 	e.Failures, e.Trim, e.TrimTo = health.Failures{}, 0, time.Time{}
 	e.CPU, e.OverloadTo = [3]float32{}, time.Time{}
+	e.Pressure = Pressure{}
 	e.Reference = health.Reference{}
 }
 

@@ -28,6 +28,7 @@ type plant struct {
 	last    Decisions
 	pushes  []Decisions
 	noise   *rand.Rand // nil: none
+	longer  int        // times all response times, 0: 1
 
 	stepped bool              // the last decisions are of a Step
 	read    []signals.Reading // what that Step was given
@@ -180,7 +181,7 @@ func (p *plant) readings() []signals.Reading {
 			r.CPU += b / float64(len(s.busy))
 		}
 		serviceTime := s.slowdown() / s.capacity / (1.02 - min(1, r.CPU*s.slowdown()))
-		r.P50 = time.Duration(serviceTime * float64(time.Second))
+		r.P50 = time.Duration(serviceTime*float64(time.Second)) * time.Duration(max(1, p.longer))
 		r.P90 = 3 * r.P50
 		switch s.metrics {
 		case "no-cpu":

@@ -97,7 +97,10 @@ func (e *member) take(now time.Time, r *signals.Reading) {
 		}
 		e.ReadingInstance = r.Instance
 	}
-	e.before = e.Read.To
+	e.since = 0
+	if !e.Read.To.IsZero() {
+		e.since = r.To.Sub(e.Read.To)
+	}
 	stamp := Stamp{r.To, r.SourceInterval}
 	e.Read = stamp
 	if r.Terms.Has(needsCapacity) {

@@ -36,7 +36,7 @@ type stage func(t *tick)
 
 // learning runs in every Step, whatever the strategy: health_score and qps_decay_factor need the
 // capacity under all of them.
-var learning = []stage{estimateCapacity, trimErrors, forgetStale, renewPrior, sampleReference}
+var learning = []stage{estimateCapacity, measurePressure, trimErrors, forgetStale, renewPrior, sampleReference}
 
 // damping follows every strategy.
 var damping = []stage{relative, clamp, blend, slew}
@@ -58,6 +58,9 @@ type tick struct {
 
 	// frozen is why the weights are held, base why nothing but the base is used; "" if not so.
 	frozen, base string
+
+	// mid is the median of those that were read, once pressure is measured.
+	mid middle
 
 	w    []float64 // weight by member, in the unit of the stage; relative to the mean after `relative`
 	ss   []float64 // slow start factor by member

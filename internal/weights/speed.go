@@ -1,0 +1,65 @@
+package weights
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+const (
+	// speeds is how many samples a Speed is told from, and enoughSpeeds from how many on.
+	speeds, enoughSpeeds = 30, 6
+	// speedEvery is how often one is taken.
+	speedEvery = 10 * time.Second
+	// fastest bounds a Speed: who takes more than twice as long as the median for the same CPU is taken
+	// to be hindered.
+	fastest = 0.7
+)
+
+// Speed is b, how much slower an endpoint answers than the median when nothing hinders it: the 20th
+// percentile of 30 samples of ln(P50/median P50), within 0.7. A slower processor, or one core where
+// others have more, makes every response longer without anything being wrong.
+//
+// One sample is taken every 10 s while the endpoint is as busy as others: one that is idle answers
+// faster for that alone. Samples do not age:
+// an endpoint that is hindered for an hour is not the slower kind for it. The low percentile is that of
+// the good moments.
+type Speed struct {
+	// Value is b; before there are 6 samples, that of the last reading.
+	Value float64 `json:"value,omitempty"`
+	// Samples are in hundredths, Next is where the next goes; Taken counts them up to 30.
+	Samples [speeds]int8 `json:"samples,omitzero"`
+	Next    uint8        `json:"next,omitempty"`
+	Taken   uint8        `json:"taken,omitempty"`
+	// At is when the last was taken, in seconds since 1970.
+	At int64 `json:"at,omitempty"`
+}
+
+// known reports whether there are samples enough.
+func (s *Speed) known() bool { return s.Taken >= enoughSpeeds }
+
+// learn takes a sample if it is time for one.
+func (s *Speed) learn(now time.Time, ln float64) {
+	if since := now.Unix() - s.At; since >= 0 && since < int64(speedEvery/time.Second) {
+		return
+	}
+	s.At = now.Unix()
+	s.Samples[s.Next] = int8(math.Round(100 * clampSpeed(ln)))
+	s.Next = (s.Next + 1) % speeds
+	s.Taken = min(speeds, s.Taken+1)
+	if s.known() {
+		sorted := s.Samples
+		slices.Sort(sorted[:s.Taken])
+		s.Value = float64(sorted[(20*int(s.Taken)+99)/100-1]) / 100
+	}
+}
+
+func clampSpeed(ln float64) float64 { return min(fastest, max(-fastest, ln)) }
+
+func (s *Speed) check() error {
+	if !(math.Abs(s.Value) <= fastest) || s.Next >= speeds || s.Taken > speeds {
+		return fmt.Errorf("want |value| <= %v, next < %d, taken <= %d", fastest, speeds, speeds)
+	}
+	return nil
+}
