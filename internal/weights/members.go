@@ -67,6 +67,7 @@ type EndpointState struct {
 	Trim     float64         `json:"trim,omitempty"`
 	TrimTo   time.Time       `json:"trimTo,omitzero"`
 	Pressure
+	Ceiling Ceiling `json:"ceiling,omitzero"`
 	// Reference is the capacity that the endpoint has shown.
 	Reference health.Reference `json:"reference"`
 
@@ -198,7 +199,7 @@ func (e *member) remember(was gone, now time.Time) {
 	e.Read, e.Load, e.Latency = was.Read, was.Load, was.Latency
 	e.Failures, e.Trim, e.TrimTo = was.Failures, was.Trim, was.TrimTo
 	e.CPU, e.OverloadTo = was.CPU, was.OverloadTo
-	e.Pressure = was.Pressure
+	e.Pressure, e.Ceiling = was.Pressure, was.Ceiling
 	e.ReadingInstance, e.Reference = was.ReadingInstance, was.Reference
 	e.P50, e.P90 = was.P50, was.P90
 }
@@ -211,7 +212,7 @@ func (e *member) restart(now time.Time) {
 	e.Suspect, e.SuspectTo, e.StepTo = 0, time.Time{}, time.Time{}
 	e.Failures, e.Trim, e.TrimTo = health.Failures{}, 0, time.Time{}
 	e.CPU, e.OverloadTo = [3]float32{}, time.Time{}
-	e.Pressure = Pressure{}
+	e.Pressure, e.Ceiling = Pressure{}, Ceiling{}
 	e.Reference = health.Reference{}
 }
 

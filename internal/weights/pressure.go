@@ -39,9 +39,10 @@ type Pressure struct {
 
 // middle is what the members that have something to say have in common.
 type middle struct {
-	cpu    float64
-	lnP50  float64 // P50 in seconds
-	lnWork float64 // ln kappa
+	cpu     float64
+	lnP50   float64 // P50 in seconds
+	lnSpeed float64 // ln P50 - b, of those whose b is known; lnP50 if it is nobody's
+	lnWork  float64 // ln kappa
 }
 
 // measurePressure finds endpoints that have more to do than their CPU shows: it waits for a lock, a
@@ -58,7 +59,7 @@ type middle struct {
 // A ratio below 4 must be confirmed: r = min(r, sqrt(r * r of the last window that does not overlap)).
 // All of it is relative to the median endpoint: what slows down all is no pressure on one.
 //
-// An endpoint without CPU has r = P50 e^-b / median. One without response times has no pressure.
+// An endpoint without CPU has r = P50 e^-b / median of that. One without response times has no pressure.
 func measurePressure(t *tick) {
 	for i := range t.m.members {
 		if e := &t.m.members[i]; e.reading != nil {
@@ -92,42 +93,48 @@ func (e *member) comparable() bool {
 
 // middle is the median of the endpoints whose last reading is fresh and informative.
 func (t *tick) middle() (middle, bool) {
-	median := func(value func(*member) float64) float64 {
+	anyone := func(*member) bool { return true }
+	median := func(of func(*member) bool, value func(*member) float64) float64 {
 		values := t.m.scratch.sorted[:0]
 		for i := range t.m.members {
-			if e := &t.m.members[i]; e.Busy > 0 && e.P50 > 0 && e.Load.fresh(t.now) && e.Latency.To.Equal(e.Load.To) {
+			if e := &t.m.members[i]; of(e) && e.Busy > 0 && e.P50 > 0 && e.Load.fresh(t.now) && e.Latency.To.Equal(e.Load.To) {
 				values = append(values, value(e))
 			}
 		}
 		if len(values) == 0 {
-			return 0
+			return math.NaN()
 		}
 		return lowerMedian(values)
 	}
-	mid := middle{cpu: median(func(e *member) float64 { return e.Busy })}
-	if mid.cpu == 0 {
-		return mid, false
+	mid := middle{cpu: median(anyone, func(e *member) float64 { return e.Busy })}
+	if math.IsNaN(mid.cpu) {
+		return middle{}, false
 	}
-	mid.lnP50 = median(func(e *member) float64 { return math.Log(e.P50.Seconds()) })
+	mid.lnP50 = median(anyone, func(e *member) float64 { return math.Log(e.P50.Seconds()) })
+	mid.lnSpeed = median(func(e *member) bool { return e.Speed.known() },
+		func(e *member) float64 { return math.Log(e.P50.Seconds()) - e.Speed.at(e.X) })
+	if math.IsNaN(mid.lnSpeed) {
+		mid.lnSpeed = mid.lnP50
+	}
 	for i := range t.m.members {
 		if e := &t.m.members[i]; e.reading != nil && e.comparable() && !e.Speed.known() {
-			e.Speed.Value = clampSpeed(math.Log(e.P50.Seconds()) - mid.lnP50)
+			e.Speed.Value = clampSpeed(math.Log(e.P50.Seconds()) - mid.lnSpeed)
 		}
 	}
-	mid.lnWork = median((*member).lnWork)
+	mid.lnWork = median(anyone, (*member).lnWork)
 	return mid, true
 }
 
 // lnWork is ln kappa.
 func (e *member) lnWork() float64 {
-	return math.Log(e.Busy) + math.Log(e.P50.Seconds()) - e.Speed.Value
+	return math.Log(e.Busy) + math.Log(e.P50.Seconds()) - e.Speed.at(e.X)
 }
 
 // press judges the reading, and learns from it.
 func (e *member) press(now time.Time, mid middle) {
 	r := e.reading
-	lnP50 := math.Log(r.P50.Seconds()) - mid.lnP50
-	raw := math.Exp(lnP50 - e.Speed.Value)
+	lnP50 := math.Log(r.P50.Seconds())
+	raw := math.Exp(lnP50 - mid.lnSpeed - e.Speed.at(e.X))
 	if e.Busy > 0 {
 		raw = math.Exp(e.lnWork() - mid.lnWork)
 	}
@@ -147,8 +154,12 @@ func (e *member) press(now time.Time, mid middle) {
 	if !e.Speed.known() {
 		e.Sigma = min(e.Sigma, pressed)
 	}
-	if e.Sigma <= pressed && math.Abs(e.Busy-mid.cpu) <= alike && r.Failed < (r.Done+r.Failed)/10 {
-		e.Speed.learn(now, lnP50)
+	if !e.Ceiling.Held && e.Sigma <= pressed && math.Abs(e.Busy-mid.cpu) <= alike && r.Failed < (r.Done+r.Failed)/10 {
+		usual := mid.lnP50
+		if !e.Speed.known() {
+			usual = mid.lnSpeed
+		}
+		e.Speed.learn(now, lnP50-usual, e.X)
 	}
 }
 
@@ -156,7 +167,7 @@ func (e *member) press(now time.Time, mid middle) {
 func applyPressure(t *tick) {
 	for i := range t.m.members {
 		if e := &t.m.members[i]; e.Sigma > 0 && t.base == "" {
-			t.explain(i, Reason{Term: "pressure", Value: e.Ratio, Factor: 1, Text: "times the median's requests in service for its CPU"})
+			t.explain(i, Reason{Term: "pressure", Value: e.Ratio, Factor: 1, Text: "times the median's requests in service, for its kind"})
 		}
 	}
 }

@@ -54,14 +54,20 @@ func TestHiddenSlowdownIsPressure(t *testing.T) {
 		p.members()
 		p.run(2 * time.Minute)
 		for i, sigma := range pressures(p) {
-			if sigma > pressed {
+			if sigma > pressed && p.noise == nil {
 				t.Errorf("seed %d: %s: sigma %v though nothing is wrong", seed, address(i), sigma)
 			}
 		}
 		victim := int(seed % 6)
 		p.server(address(victim)).hidden = 2
-		p.run(10 * time.Second)
-		for i, sigma := range pressures(p) {
+		felt := make([]float64, len(p.servers))
+		for range 5 {
+			p.tick()
+			for i, sigma := range pressures(p) {
+				felt[i] = max(felt[i], sigma)
+			}
+		}
+		for i, sigma := range felt {
 			if (sigma > pressed) != (i == victim) && (p.noise == nil || i == victim) {
 				t.Errorf("seed %d, %s slower: %s: sigma %v", seed, address(victim), address(i), sigma)
 			}
@@ -72,7 +78,7 @@ func TestHiddenSlowdownIsPressure(t *testing.T) {
 // One window's response times are not enough, nor the same requests seen again; four times the
 // median's are.
 func TestPressureIsConfirmed(t *testing.T) {
-	mid := middle{cpu: 0.5, lnP50: math.Log(0.01), lnWork: math.Log(0.5 * 0.01)}
+	mid := middle{cpu: 0.5, lnP50: math.Log(0.01), lnSpeed: math.Log(0.01), lnWork: math.Log(0.5 * 0.01)}
 	sigma := func(ratio float64, readings int) float64 {
 		e := member{EndpointState: EndpointState{Pressure: Pressure{Busy: 0.5, Speed: Speed{Taken: speeds}}}}
 		at := epoch
@@ -105,14 +111,14 @@ func TestSpeed(t *testing.T) {
 	var s Speed
 	at := epoch
 	for i := range 30 {
-		s.learn(at, 0.4+float64(i%3)*0.1)
-		s.learn(at.Add(time.Second), 7) // too soon
+		s.learn(at, 0.4+float64(i%3)*0.1, 0)
+		s.learn(at.Add(time.Second), 7, 0) // too soon
 		at = at.Add(speedEvery)
 	}
 	if math.Abs(s.Value-0.4) > 0.011 {
 		t.Errorf("learned %v, want the good moments' 0.4", s.Value)
 	}
-	s.learn(at.Add(-time.Hour), 0.4) // the clock was set back
+	s.learn(at.Add(-time.Hour), 0.4, 0) // the clock was set back
 	if s.At != at.Add(-time.Hour).Unix() {
 		t.Error("waits for the time that the clock was set back by")
 	}

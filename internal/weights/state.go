@@ -113,6 +113,8 @@ func (e *EndpointState) check() error {
 		return fmt.Errorf("trim: %v: want 0 or %v to 1", e.Trim, health.TrimFloor)
 	case e.Pressure.check() != nil:
 		return e.Pressure.check()
+	case e.Ceiling.check() != nil:
+		return fmt.Errorf("ceiling: %w", e.Ceiling.check())
 	case e.Failures.Check() != nil:
 		return fmt.Errorf("failures: %v", e.Failures.Check())
 	case cmp.Compare(e.HealthScore, 0) < 0 || e.HealthScore > 1 || cmp.Compare(e.QPSDecayFactor, 0) < 0 || e.QPSDecayFactor > 1:

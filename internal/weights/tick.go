@@ -36,7 +36,7 @@ type stage func(t *tick)
 
 // learning runs in every Step, whatever the strategy: health_score and qps_decay_factor need the
 // capacity under all of them.
-var learning = []stage{estimateCapacity, measurePressure, trimErrors, forgetStale, renewPrior, sampleReference}
+var learning = []stage{estimateCapacity, measurePressure, holdCeiling, trimErrors, forgetStale, renewPrior, sampleReference}
 
 // damping follows every strategy.
 var damping = []stage{relative, clamp, blend, slew}
