@@ -22,7 +22,7 @@ func (capacityLaw) needs() signals.Terms { return needsCapacity }
 func (capacityLaw) absent() string { return "no-cpu: half of the endpoints or more report no CPU" }
 
 func (capacityLaw) stages() []stage {
-	return []stage{startFromBase, applyCapacity, applyPressure, applyCeiling, boundRatio, applySlowStart, applyMultiplier, applyErrors}
+	return []stage{startFromBase, applyCapacity, applyPressure, applyCeiling, boundRatio, applySlowStart, applyMultiplier, applyErrors, spareSlowStart}
 }
 
 // The filter. Variances are of ln C.
@@ -225,6 +225,7 @@ func boundRatio(t *tick) {
 		}
 		byClass = byClass[n:]
 	}
+	copy(t.c, t.w)
 }
 
 // applyMultiplier is the user's own word on the endpoint, the annotation evenkeel.io/weight.

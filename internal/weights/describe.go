@@ -17,6 +17,9 @@ func (d Decisions) Describe() string {
 	if d.Frozen != "" {
 		fmt.Fprintf(&b, ", frozen: %s", d.Frozen)
 	}
+	if d.Overload != "" {
+		fmt.Fprintf(&b, ", overloaded: %s", d.Overload)
+	}
 	if d.Rejected > 0 {
 		fmt.Fprintf(&b, ", %d readings refused", d.Rejected)
 	}

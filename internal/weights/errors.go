@@ -110,20 +110,29 @@ func (e *member) trim() float64 {
 	return e.Trim
 }
 
-// applyErrors is the factor e. Of an endpoint whose readings stopped it fades as the capacity does.
+// applyErrors is the factor e, within what the Service can bear (guardErrors). Of an endpoint whose readings stopped it fades as the capacity does.
 func applyErrors(t *tick) {
+	trims := t.m.scratch.sorted[:0]
 	for i := range t.m.members {
 		e := &t.m.members[i]
 		trim := e.trim()
-		switch silent := t.now.Sub(e.Failures.To) - e.Read.freshness() - staleHold; {
-		case e.Failures.To.IsZero() && !e.Read.To.IsZero():
-			t.scale(i, Reason{Term: "errors", Factor: 1, Text: "no-errors: it does not report which requests failed"})
-			continue
-		case trim == 1:
-			continue
-		case silent > 0 && t.frozen == "":
+		silent := t.now.Sub(e.Failures.To) - e.Read.freshness() - staleHold
+		if trim < 1 && silent > 0 && t.frozen == "" {
 			trim = math.Pow(trim, math.Exp2(-float64(silent)/float64(staleHalfLife)))
 		}
-		t.scale(i, Reason{Term: "errors", Value: 100 * e.Failures.Share(), Unit: "%", Factor: trim, Text: "of its requests failed, more than others' do"})
+		trims = append(trims, trim)
+	}
+	guarded := t.guardErrors(trims)
+	for i, trim := range trims {
+		e := &t.m.members[i]
+		switch {
+		case e.Failures.To.IsZero() && !e.Read.To.IsZero():
+			t.explain(i, Reason{Term: "errors", Factor: 1, Text: "no-errors: it does not report which requests failed"})
+		case trim == 1:
+		case guarded:
+			t.scale(i, Reason{Term: "errors", Value: 100 * e.Failures.Share(), Unit: "%", Factor: trim, Text: "of its requests failed; too many endpoints fail to spare all of them"})
+		default:
+			t.scale(i, Reason{Term: "errors", Value: 100 * e.Failures.Share(), Unit: "%", Factor: trim, Text: "of its requests failed, more than others' do"})
+		}
 	}
 }

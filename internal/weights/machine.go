@@ -94,7 +94,9 @@ func (m *Machine) begin(now time.Time, svc Service) *tick {
 	m.setBack(now)
 	m.join(t, svc.Endpoints)
 	m.scratch.size(len(m.members))
-	t.w, t.ss, t.held, t.sent = m.scratch.w, m.scratch.ss, m.scratch.held, m.scratch.sent
+	t.w, t.c, t.ss, t.held, t.sent = m.scratch.w, m.scratch.c, m.scratch.ss, m.scratch.held, m.scratch.sent
+	t.young = m.scratch.young
+	clear(t.young)
 	for i := range t.ss {
 		t.ss[i] = 1
 	}
@@ -141,17 +143,19 @@ func (m *Machine) decide(t *tick) Decisions {
 
 // scratch is the working space of a tick.
 type scratch struct {
-	w, ss, sorted []float64
-	held, sent    []bool
-	index         []int
-	log           []Reason
-	reasons       []int
-	endpoints     []Endpoint
+	w, c, ss, sorted  []float64
+	young, held, sent []bool
+	index             []int
+	log               []Reason
+	reasons           []int
+	endpoints         []Endpoint
 }
 
 func (s *scratch) size(n int) {
 	s.w = slices.Grow(s.w[:0], n)[:n]
+	s.c = slices.Grow(s.c[:0], n)[:n]
 	s.ss = slices.Grow(s.ss[:0], n)[:n]
+	s.young = slices.Grow(s.young[:0], n)[:n]
 	s.held = slices.Grow(s.held[:0], n)[:n]
 	s.sent = slices.Grow(s.sent[:0], n)[:n]
 	s.sorted = slices.Grow(s.sorted[:0], n)[:0]

@@ -17,7 +17,7 @@ func applySlowStart(t *tick) {
 			continue
 		}
 		if ss := health.SlowStart(age, t.cfg.SlowStart); ss < 1 {
-			t.ss[i] = ss
+			t.ss[i], t.young[i] = ss, true
 			t.scale(i, Reason{Term: "slow-start", Value: max(0, age.Seconds()), Unit: "s", Factor: ss, Text: "its age"})
 		}
 	}

@@ -56,16 +56,21 @@ type tick struct {
 	// left, joined, replaced and declared are the addresses that changed since the last call, sorted.
 	left, joined, replaced, declared []string
 
+	// overload is who would have more to do than is good, "" for nobody.
+	overload string
+
 	// frozen is why the weights are held, base why nothing but the base is used; "" if not so.
 	frozen, base string
 
 	// mid is the median of those that were read, once pressure is measured.
 	mid middle
 
-	w    []float64 // weight by member, in the unit of the stage; relative to the mean after `relative`
-	ss   []float64 // slow start factor by member
-	held []bool    // by member: it keeps its published integer
-	sent []bool    // by member: its weight and metadata are published in this tick
+	w     []float64 // weight by member, in the unit of the stage; relative to the mean after `relative`
+	c     []float64 // requests/s at full use by member, once bounded
+	ss    []float64 // slow start factor by member
+	young []bool    // by member: it is in slow start, even if that is given up
+	held  []bool    // by member: it keeps its published integer
+	sent  []bool    // by member: its weight and metadata are published in this tick
 	// total is the sum of the published integers.
 	total float64
 
@@ -117,7 +122,7 @@ func (t *tick) state(i int) State {
 	e := &t.m.members[i]
 	last := e.lastOf(t.law.needs())
 	switch {
-	case t.ss[i] < 1:
+	case t.young[i]:
 		return Warming
 	case t.frozen != "":
 		return Frozen
@@ -138,7 +143,7 @@ func (t *tick) decisions() Decisions {
 		Service: m.service, At: t.now,
 		Endpoints: make([]Decision, len(m.members)),
 		Publish:   t.push, Cause: t.cause,
-		Frozen: t.frozen, Rejected: m.rejected,
+		Frozen: t.frozen, Overload: t.overload, Rejected: m.rejected,
 	}
 	mean := m.meanDamped()
 	reasons := make([]Reason, 0, t.told())

@@ -103,6 +103,9 @@ type Decisions struct {
 	Cause   string
 	// Frozen is why the weights are held, "" if they are not.
 	Frozen string
+	// Overload is which endpoint would be used to more than 90 % of its capacity at its computed share,
+	// and how much; "" if none would or it is not known. Slow start is then given up altogether.
+	Overload string
 	// Rejected counts the readings that were refused since the Machine was made: not finite, negative,
 	// CPU above 1.5, or from the future.
 	Rejected uint64
@@ -130,8 +133,8 @@ type Decision struct {
 
 // Reason is one stage of a Decision.
 type Reason struct {
-	// Term is the stage: "base", "capacity", "pressure", "ceiling", "max-ratio", "slow-start", "multiplier", "errors", "mean",
-	// "clamp", "blend", "slew", "freeze"; with RTT "rtt" and "health".
+	// Term is the stage: "base", "capacity", "pressure", "ceiling", "max-ratio", "slow-start", "multiplier", "errors", "overload",
+	// "mean", "clamp", "blend", "slew", "freeze"; with RTT "rtt" and "health".
 	Term string
 	// Value and Unit are the quantity that decided.
 	Value float64
