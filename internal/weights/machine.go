@@ -33,6 +33,9 @@ type Machine struct {
 	metadata  bool
 	published time.Time
 
+	// snap is whether weights that hardly differ are published as equal.
+	snap Snap
+
 	rejected uint64
 
 	// scratch is reused by every tick; it carries nothing from one to the next.
@@ -108,6 +111,7 @@ func (m *Machine) begin(now time.Time, svc Service) *tick {
 // set back by.
 func (m *Machine) setBack(now time.Time) {
 	m.priorAt, m.published = earlier(m.priorAt, now), earlier(m.published, now)
+	m.snap.EvenSince, m.snap.Uneven = earlier(m.snap.EvenSince, now), earlier(m.snap.Uneven, now)
 	for i := range m.members {
 		e := &m.members[i]
 		e.FirstSeen, e.Restarted = earlier(e.FirstSeen, now), earlier(e.Restarted, now)

@@ -28,8 +28,8 @@ const (
 //   - what joined, or was edited by the user, at once and alone;
 //   - all of them, at once, in a new mode, or when one would move by more than Urgent;
 //   - all of them, every max(PublishInterval, picking time), when one would move by more than
-//     Deadband, more than 3 % of the traffic would, the mean qps_decay_factor by 0.1, or the weight
-//     of an endpoint that is through its slow start is still a part of it.
+//     Deadband, more than 3 % of the traffic would, the mean qps_decay_factor by 0.1, the weight of an
+//     endpoint that is through its slow start is still a part of it, or weights become equal (snap).
 //
 // Moves are |d ln| of integers at the present anchor, so that what cannot be expressed is no news.
 // Metadata goes with the weights.
@@ -81,7 +81,7 @@ func (t *tick) publish() {
 }
 
 // target makes t.w the weights that the mode publishes: the computed ones, or what the user gave, or
-// equal ones.
+// equal ones. Computed ones that hardly differ (snap) are all the anchor, and so 1000.
 func (t *tick) target() {
 	if t.m.mode != t.cfg.Mode {
 		t.m.anchor = 0
@@ -91,6 +91,9 @@ func (t *tick) target() {
 		switch t.cfg.Mode {
 		case Enforce:
 			t.w[i] = e.Damped
+			if t.m.snap.On && t.m.anchor > 0 && !e.joined && !e.declared {
+				t.w[i] = t.m.anchor
+			}
 		case Shadow:
 			t.w[i] = e.declaredWeight()
 		case Equal:
@@ -154,6 +157,9 @@ func (t *tick) news() string {
 	}
 	if differs && math.Abs(worst) > t.cfg.Deadband {
 		return "routine: " + move()
+	}
+	if differs && m.snap.On {
+		return "routine: equal"
 	}
 	moved := 0.0
 	for i := range m.members {

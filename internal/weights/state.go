@@ -29,6 +29,7 @@ type MachineState struct {
 	Anchor    float64   `json:"anchor,omitempty"`
 	Metadata  bool      `json:"metadata,omitempty"`
 	Published time.Time `json:"published,omitzero"`
+	Snap      Snap      `json:"snap,omitzero"`
 	Rejected  uint64    `json:"rejected,omitempty"`
 }
 
@@ -44,6 +45,7 @@ func (m *Machine) State() MachineState {
 		Service: m.service, Synced: m.synced, Frozen: m.frozen,
 		Prior: m.prior, PriorAt: m.priorAt,
 		Mode: m.mode, Anchor: m.anchor, Metadata: m.metadata, Published: m.published,
+		Snap:      m.snap,
 		Rejected:  m.rejected,
 		Endpoints: make([]EndpointState, len(m.members)),
 	}
@@ -70,6 +72,7 @@ func (m *Machine) Restore(s MachineState, now time.Time) error {
 		service: m.service, synced: s.Synced, frozen: s.Frozen,
 		prior: s.Prior, priorAt: s.PriorAt,
 		mode: s.Mode, anchor: s.Anchor, metadata: s.Metadata, published: s.Published,
+		snap:     s.Snap,
 		rejected: s.Rejected,
 		members:  make([]member, len(s.Endpoints)),
 	}

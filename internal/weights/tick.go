@@ -39,7 +39,7 @@ type stage func(t *tick)
 var learning = []stage{estimateCapacity, measurePressure, holdCeiling, trimErrors, forgetStale, renewPrior, sampleReference}
 
 // damping follows every strategy.
-var damping = []stage{relative, clamp, blend, slew}
+var damping = []stage{relative, clamp, blend, slew, snap}
 
 // maxReasons is how many Reasons one Decision can have.
 const maxReasons = 16

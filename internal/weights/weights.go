@@ -134,7 +134,7 @@ type Decision struct {
 // Reason is one stage of a Decision.
 type Reason struct {
 	// Term is the stage: "base", "capacity", "pressure", "ceiling", "max-ratio", "slow-start", "multiplier", "errors", "overload",
-	// "mean", "clamp", "blend", "slew", "freeze"; with RTT "rtt" and "health".
+	// "mean", "clamp", "blend", "slew", "snap", "freeze"; with RTT "rtt" and "health".
 	Term string
 	// Value and Unit are the quantity that decided.
 	Value float64
