@@ -31,6 +31,7 @@ func DefaultBalance() BalancePolicySpec {
 			Floor:                       new(0.02),
 			Ceiling:                     new(8.0),
 			MaxRatio:                    new(4.0),
+			Tilt:                        new(0.0),
 			ConfiguredRequestsPerSecond: new(0.0),
 		},
 		RTT: &RTTParameters{

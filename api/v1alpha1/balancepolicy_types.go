@@ -215,6 +215,9 @@ type CapacityParameters struct {
 	// MaxRatio is how far above its class's median an endpoint's own word may raise its capacity,
 	// 1 to 100.
 	MaxRatio *float64 `json:"maxRatio,omitempty"`
+	// Tilt moves traffic towards endpoints that answer faster, 0 to 1: with 1, one that by nature takes
+	// twice as long as the median gets half of the share of its capacity.
+	Tilt *float64 `json:"tilt,omitempty"`
 	// ConfiguredRequestsPerSecond is the rate the whole Service is provisioned for, the reference of
 	// qps_decay_factor. 0: the capacity the endpoint itself has shown.
 	ConfiguredRequestsPerSecond *float64 `json:"configuredRequestsPerSecond,omitempty"`

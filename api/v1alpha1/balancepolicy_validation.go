@@ -190,6 +190,7 @@ func (c *CapacityParameters) validate(path *field.Path) field.ErrorList {
 		number(path.Child("floor"), c.Floor, "must be more than 0 and less than 1", func(v float64) bool { return v > 0 && v < 1 }),
 		number(path.Child("ceiling"), c.Ceiling, "must be more than 1 and at most 100", func(v float64) bool { return v > 1 && v <= 100 }),
 		number(path.Child("maxRatio"), c.MaxRatio, "must be between 1 and 100", func(v float64) bool { return v >= 1 && v <= 100 }),
+		number(path.Child("tilt"), c.Tilt, "must be between 0 and 1", func(v float64) bool { return v >= 0 && v <= 1 }),
 		number(path.Child("configuredRequestsPerSecond"), c.ConfiguredRequestsPerSecond, "must be 0 or more",
 			func(v float64) bool { return v >= 0 && v <= math.MaxFloat64 }),
 	)

@@ -177,6 +177,11 @@ func (in *CapacityParameters) DeepCopyInto(out *CapacityParameters) {
 		*out = new(float64)
 		**out = **in
 	}
+	if in.Tilt != nil {
+		in, out := &in.Tilt, &out.Tilt
+		*out = new(float64)
+		**out = **in
+	}
 	if in.ConfiguredRequestsPerSecond != nil {
 		in, out := &in.ConfiguredRequestsPerSecond, &out.ConfiguredRequestsPerSecond
 		*out = new(float64)

@@ -78,6 +78,7 @@ func config(s *catalog.Service) weights.Config {
 		Floor:                       *p.Capacity.Floor,
 		Ceiling:                     *p.Capacity.Ceiling,
 		MaxRatio:                    *p.Capacity.MaxRatio,
+		Tilt:                        *p.Capacity.Tilt,
 		ConfiguredRequestsPerSecond: *p.Capacity.ConfiguredRequestsPerSecond,
 		RTTQuantile:                 *p.RTT.Quantile,
 		RTTAlpha:                    *p.RTT.Alpha,

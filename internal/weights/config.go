@@ -64,6 +64,10 @@ var rules = []rule{
 		func(c *Config) any { return c.MaxRatio },
 		func(c *Config) bool { return c.MaxRatio >= 1 && c.MaxRatio <= 100 },
 		func(c, d *Config) { c.MaxRatio = d.MaxRatio }},
+	{"capacity.tilt", "0 to 1",
+		func(c *Config) any { return c.Tilt },
+		func(c *Config) bool { return c.Tilt >= 0 && c.Tilt <= 1 },
+		func(c, d *Config) { c.Tilt = d.Tilt }},
 	{"capacity.configuredRequestsPerSecond", "0 to 1e12",
 		func(c *Config) any { return c.ConfiguredRequestsPerSecond },
 		func(c *Config) bool {

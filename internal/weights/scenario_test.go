@@ -38,6 +38,7 @@ func drawScenario(t *rapid.T, only ...string) scenario {
 	}
 	c := DefaultConfig()
 	c.Blend = rapid.SampledFrom([]float64{1, 1, 0.25}).Draw(t, "blend")
+	c.Tilt = rapid.SampledFrom([]float64{0, 0, 0.25}).Draw(t, "tilt")
 	c.SlowStart = rapid.SampledFrom([]time.Duration{0, 10 * time.Second, 30 * time.Second}).Draw(t, "slow start")
 	c.ConfiguredRequestsPerSecond = rapid.SampledFrom([]float64{0, 100}).Draw(t, "configured")
 	return scenario{

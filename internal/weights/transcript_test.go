@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "rewrite the answers in testdata/*.txt")
 // TestTranscripts plays testdata/*.txt. A line that begins with "> " is a command; the lines after it
 // that begin with four spaces are the answer; the rest is narration.
 //
-//	config KEY=VALUE...               mode, strategy, blend, slow-start, metadata
+//	config KEY=VALUE...               mode, strategy, blend, slow-start, tilt, metadata
 //	load REQUESTS/S                   of the whole service
 //	endpoint ADDRESS KEY=VALUE...     joins or changes: capacity, base, multiplier, metrics, instance,
 //	                                  failing, hidden, sheds (see server)
@@ -198,6 +198,8 @@ func (p *plant) configure(k, v string) {
 		c.Blend = p.number(v)
 	case "slow-start":
 		c.SlowStart, err = time.ParseDuration(v)
+	case "tilt":
+		c.Tilt = p.number(v)
 	case "metadata":
 		c.Metadata = v == "on"
 	default:

@@ -39,6 +39,9 @@ type Config struct {
 	Floor, Ceiling float64
 	// MaxRatio bounds a capacity relative to the median of its class.
 	MaxRatio float64
+	// Tilt is the exponent by which endpoints that answer faster get more than their capacity's share,
+	// 0 to 1.
+	Tilt float64
 	// ConfiguredRequestsPerSecond is the reference of qps_decay_factor; 0: the endpoint's own peak.
 	ConfiguredRequestsPerSecond float64
 
@@ -133,7 +136,7 @@ type Decision struct {
 
 // Reason is one stage of a Decision.
 type Reason struct {
-	// Term is the stage: "base", "capacity", "pressure", "ceiling", "max-ratio", "slow-start", "multiplier", "errors", "overload",
+	// Term is the stage: "base", "capacity", "pressure", "ceiling", "max-ratio", "slow-start", "multiplier", "tilt", "errors", "overload",
 	// "mean", "clamp", "blend", "slew", "snap", "freeze"; with RTT "rtt" and "health".
 	Term string
 	// Value and Unit are the quantity that decided.
