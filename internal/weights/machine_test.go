@@ -473,6 +473,12 @@ func TestRestoreRefuses(t *testing.T) {
 		"damped, weight":      func(s *MachineState) { s.Endpoints[0].Weight = 0 },
 		"is there twice":      func(s *MachineState) { s.Endpoints[1].Address = s.Endpoints[0].Address },
 		"requestsPerSecond":   func(s *MachineState) { s.Endpoints[0].RequestsPerSecond = -1 },
+		"trim: 2":             func(s *MachineState) { s.Endpoints[0].Trim = 2 },
+		"failures:":           func(s *MachineState) { s.Endpoints[0].Failures.Failed = -1 },
+		"cpu:":                func(s *MachineState) { s.Endpoints[0].CPU[1] = 9 },
+		"busy, ratio, sigma":  func(s *MachineState) { s.Endpoints[0].Sigma = -1 },
+		"speed:":              func(s *MachineState) { s.Endpoints[0].Speed.Next = 99 },
+		"ceiling:":            func(s *MachineState) { s.Endpoints[0].Ceiling.Ln = 1e9 },
 		"healthScore, qpsDec": func(s *MachineState) { s.Endpoints[0].HealthScore = 2 },
 	} {
 		s := good()
@@ -584,6 +590,8 @@ func BenchmarkStep(b *testing.B) {
 		a := fmt.Sprintf("10.0.%d.%d:80", i>>8, i&255)
 		svc.Endpoints = append(svc.Endpoints, Endpoint{Key: key(a), Base: 1, Multiplier: 1})
 		readings[i] = reading(epoch, a, float64(50+i%100), 0.5)
+		readings[i].Terms |= needsErrors | needsPressure
+		readings[i].P50 = time.Duration(10+i%7) * time.Millisecond
 	}
 	m := NewMachine(shop)
 	now := epoch
