@@ -83,6 +83,9 @@ func explain(out screen, view admin.ServicesView) error {
 		if s.Frozen != "" {
 			b.WriteString(out.paint(yellow, "The weights are held: "+plain(s.Frozen)) + "\n")
 		}
+		if s.Overload != "" {
+			b.WriteString(out.paint(yellow, "There is more load than weights can share out: "+plain(s.Overload)) + "\n")
+		}
 		if s.Imbalance != nil {
 			fmt.Fprintf(&b, "The busiest endpoint uses %.2f times the mean CPU.\n", *s.Imbalance)
 		}

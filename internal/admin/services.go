@@ -82,6 +82,7 @@ func (m moment) serviceView(svc *catalog.Service, endpoints bool) ServiceView {
 	decisions, decided := m.model.Decisions(svc.Name)
 	if decided {
 		view.Frozen, view.DecidedAt = decisions.Frozen, timestamp(decisions.At)
+		view.Overload = decisions.Overload
 	}
 	view.Imbalance = m.imbalance(svc)
 	if endpoints {

@@ -122,7 +122,9 @@ type ServiceView struct {
 	// of the endpoints that have a fresh CPU reading; absent with fewer than two.
 	Imbalance *float64 `json:"imbalance,omitempty"`
 	// Frozen is why the weights are held, "" if they are not.
-	Frozen    string         `json:"frozen,omitempty"`
+	Frozen string `json:"frozen,omitempty"`
+	// Overload is who has more to do than the weights can spare it, "" if nobody has.
+	Overload  string         `json:"overload,omitempty"`
 	Policies  []string       `json:"policies"` // in force, the most specific first
 	Fleets    []string       `json:"fleets"`   // that send to it
 	DecidedAt *time.Time     `json:"decidedAt,omitempty"`
