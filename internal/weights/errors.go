@@ -110,7 +110,8 @@ func (e *member) trim() float64 {
 	return e.Trim
 }
 
-// applyErrors is the factor e, within what the Service can bear (guardErrors). Of an endpoint whose readings stopped it fades as the capacity does.
+// applyErrors is the factor e, within what the Service can bear (guardErrors). Of an endpoint whose
+// readings stopped it fades as the capacity does.
 func applyErrors(t *tick) {
 	trims := t.m.scratch.sorted[:0]
 	for i := range t.m.members {
