@@ -3,13 +3,17 @@ package weights
 import (
 	"fmt"
 	"math"
+
+	"evenkeel.io/controlplane/internal/signals"
 )
 
 const (
 	// descent is the part of the way that a ceiling goes in one reading.
 	descent = 0.7
-	// relief is ln of how much longer than usual responses may be once the cause is gone.
-	relief = 0.25
+	// relief is ln of how much longer than usual responses may be once the cause is gone, and patience the
+	// part of a reading in the average that is held against it: 20 s of readings every 2 s. The median
+	// of a hundred response times says little of one window.
+	relief, patience = 0.25, 0.1
 	// lift, probe and slowProbe are how fast a ceiling rises, in ln per second: when the cause is gone,
 	// when it may be, and at least.
 	lift, probe, slowProbe = 0.08, 0.006, 0.002
@@ -34,17 +38,19 @@ type Ceiling struct {
 	Probing bool  `json:"probing,omitempty"`
 	Backoff uint8 `json:"backoff,omitempty"`
 	Quiet   uint8 `json:"quiet,omitempty"`
+	// Excess is ln of how much longer than usual responses are, on average since it is Held.
+	Excess float64 `json:"excess,omitempty"`
 }
 
 // holdCeiling keeps the ceiling of every endpoint:
 //
-//	y = r u/(1-u)   rho = y/(1+y)   U = cpu^(1-sigma) max(cpu, rho)^sigma     u = median cpu
-//	sigma > 0.5:                          ceil += 0.7 (ln(done/s / U) - ceil), the first at once
-//	ln(P50 e^-b / median of that) < 0.25: ceil += 0.08 T, the cause is gone
-//	else:                                 ceil += max(0.006 T 2^-backoff, 0.002 T), probing
+//	y = r L(u)   rho = y/(1+y)   U = cpu^(1-sigma) max(cpu, rho)^sigma     u = median cpu
+//	sigma > 0.5:    ceil += 0.7 (ln(done/s / U) - ceil), the first at once
+//	excess < 0.25:  ceil += 0.08 T, the cause is gone
+//	else:           ceil += max(0.006 T 2^-backoff, 0.002 T), probing
+//	excess += 0.1 (ln(P50 e^-b / median of that) - excess)
 //
-// u/(1-u) is how many requests a server of utilisation u holds (M/M/1, or M/G/1 with processor
-// sharing), so that one that holds r times as many is used to rho. backoff grows when pressure returns
+// A server of utilisation u holds L(u) = u/(1-u) requests, one that holds r times as many is used to rho. backoff grows when pressure returns
 // while probing, falls when the cause is gone or nothing was felt for 24 ticks. A ceiling that is above
 // the estimate by 0.1 is forgotten.
 //
@@ -56,6 +62,7 @@ func holdCeiling(t *tick) {
 	for i := range t.m.members {
 		e := &t.m.members[i]
 		c := &e.Ceiling
+		t.watch(e)
 		switch {
 		case e.reading != nil && e.Sigma > pressed && t.mid.cpu > 0:
 			c.lower(t.limit(e))
@@ -68,9 +75,7 @@ func holdCeiling(t *tick) {
 		case !e.Read.fresh(t.now):
 			continue
 		default:
-			gone := t.mid.cpu > 0 && e.Latency.fresh(t.now) && e.P50 > 0 &&
-				math.Log(e.P50.Seconds())-t.mid.lnSpeed-e.Speed.at(e.X) < relief
-			c.raise(gone)
+			c.raise(e.Latency.fresh(t.now) && c.Excess < relief)
 		}
 		if c.Ln > e.X+overEstimate {
 			*c = Ceiling{}
@@ -78,13 +83,27 @@ func holdCeiling(t *tick) {
 	}
 }
 
+// watch takes the response times of a new reading into the excess; what is said before there is a
+// ceiling is forgotten with the first that counts.
+func (t *tick) watch(e *member) {
+	c := &e.Ceiling
+	if e.reading == nil || !e.reading.Terms.Has(signals.TermLatency) || e.P50 <= 0 || t.mid.cpu == 0 {
+		return
+	}
+	excess := math.Log(e.P50.Seconds()) - t.mid.lnSpeed - e.Speed.at(e.X)
+	if !c.Held {
+		c.Excess = excess
+		return
+	}
+	c.Excess += patience * (excess - c.Excess)
+}
+
 // limit is ln of what the endpoint's pressure says that it can do.
 func (t *tick) limit(e *member) float64 {
 	if e.Busy == 0 {
 		return e.X - math.Log(min(e.Ratio, mostByLatency))
 	}
-	u := min(fullCPU, t.mid.cpu)
-	y := e.Ratio * u / (1 - u)
+	y := e.Ratio * holds(t.mid.cpu)
 	rho := min(fullCPU, y/(1+y))
 	r := e.reading
 	found := math.Log(r.Done/r.To.Sub(r.From).Seconds()) -
@@ -94,7 +113,7 @@ func (t *tick) limit(e *member) float64 {
 
 func (c *Ceiling) lower(to float64) {
 	if !c.Held {
-		*c = Ceiling{Ln: to, Held: true}
+		*c = Ceiling{Ln: to, Held: true, Excess: c.Excess}
 		return
 	}
 	if c.Probing {
@@ -141,8 +160,8 @@ func (c Ceiling) text() string {
 }
 
 func (c Ceiling) check() error {
-	if !(math.Abs(c.Ln) < 100) || c.Backoff > maxBackoff || c.Quiet > quietTicks {
-		return fmt.Errorf("want |ln| < 100, backoff <= %d, quiet <= %d", maxBackoff, quietTicks)
+	if !(math.Abs(c.Ln) < 100) || !(math.Abs(c.Excess) < 100) || c.Backoff > maxBackoff || c.Quiet > quietTicks {
+		return fmt.Errorf("want |ln|, |excess| < 100, backoff <= %d, quiet <= %d", maxBackoff, quietTicks)
 	}
 	return nil
 }

@@ -48,13 +48,15 @@ type middle struct {
 // measurePressure finds endpoints that have more to do than their CPU shows: it waits for a lock, a
 // disk or a neighbour's share of the core, and requests in the server pile up.
 //
-//	kappa = cpu * P50 * e^-b        r = kappa / median kappa, confirmed
+//	kappa = cpu * P50 * e^-b        r = kappa / median kappa / max(1, L(cpu)/L(u)), confirmed
 //	sigma = clamp(ln(r/1.25) / ln(2/1.25), 0, 1)
 //
 // By Little's law cpu * P50, up to a constant, is how many requests are in service: of two servers that
 // serve the same work with the same CPU one holds more of them only if it is hindered. b is what the
 // endpoint is known to be slower by when nothing hinders it (Speed). A slow endpoint that is idle has
-// little CPU, and with it a small kappa: response times alone accuse nobody.
+// little CPU, and with it a small kappa: response times alone accuse nobody. What CPU above u, the
+// median, explains by itself is taken off: L(u) = u/(1-u) is how many requests a server of utilisation
+// u holds (M/M/1, or M/G/1 with processor sharing). A burst that CPU shows is the capacity's to judge.
 //
 // A ratio below 4 must be confirmed: r = min(r, sqrt(r * r of the last window that does not overlap)).
 // All of it is relative to the median endpoint: what slows down all is no pressure on one.
@@ -136,7 +138,7 @@ func (e *member) press(now time.Time, mid middle) {
 	lnP50 := math.Log(r.P50.Seconds())
 	raw := math.Exp(lnP50 - mid.lnSpeed - e.Speed.at(e.X))
 	if e.Busy > 0 {
-		raw = math.Exp(e.lnWork() - mid.lnWork)
+		raw = math.Exp(e.lnWork()-mid.lnWork) / max(1, holds(e.Busy)/holds(mid.cpu))
 	}
 	e.Ratio = raw
 	if raw < plain {
@@ -161,6 +163,12 @@ func (e *member) press(now time.Time, mid middle) {
 		}
 		e.Speed.learn(now, lnP50-usual, e.X)
 	}
+}
+
+// holds is L: how many requests a server of this utilisation holds on average.
+func holds(utilisation float64) float64 {
+	u := min(fullCPU, utilisation)
+	return u / (1 - u)
 }
 
 // applyPressure only tells: what follows from it is the ceiling's.
