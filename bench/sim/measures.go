@@ -2,25 +2,23 @@ package main
 
 import (
 	"math"
-	"slices"
 	"time"
 )
 
 const (
 	slice    = 5 * time.Second
 	longView = 60 * time.Second
-	// A weight has converged when it stays within converged of its value at the end, which is the mean of
-	// its last finalView.
+	// Weights have converged when the part of the traffic that they send to the servers which the change
+	// befell stays within converged of what it is at the end, which is the mean of the last finalView.
 	converged = 0.15
 	finalView = 20 * time.Second
-	// within is the part of the servers whose weights must have.
-	within = 0.9
 )
 
 // measures are what one run is judged by. Requests count if they arrived within the window.
 type measures struct {
 	world     *world
 	changedAt time.Duration // when the scenario's last lasting change happens
+	changed   []*server     // and whom it befalls
 
 	arrivals uint64
 	outcomes [outcomes]uint64
@@ -117,36 +115,40 @@ func (m *measures) imbalance(view time.Duration) []float64 {
 	return out
 }
 
-// convergence is the time from the last lasting change until 90 % of the weights stay within 15 % of
-// their final values; NaN where nothing changes, or where that is not so by the time that is taken for
-// final.
+// convergence is the time from the last lasting change until the share of those it befell stays within
+// 15 % of its final value, in seconds; NaN where nothing changes, +Inf where that is not so by the time
+// that is taken for final.
 func (m *measures) convergence() float64 {
 	from := int((m.changedAt - m.world.warmup).Seconds())
-	if from <= 0 || !m.world.policy.hasWeights() {
+	if from <= 0 || len(m.changed) == 0 || !m.world.policy.hasWeights() {
 		return math.NaN()
 	}
-	n := len(m.weights)
-	finalFrom := n - int(finalView.Seconds())
-	var times []float64
-	for i := range m.world.servers {
-		final := 0.0
-		for _, w := range m.weights[finalFrom:] {
-			final += w[i] / float64(n-finalFrom)
+	share := make([]float64, len(m.weights))
+	for at, weights := range m.weights {
+		sum, changed := 0.0, 0.0
+		for _, w := range weights {
+			sum += w
 		}
-		last := from
-		for at := from; at < n; at++ {
-			if final > 0 && math.Abs(math.Log(max(1e-6, m.weights[at][i])/final)) > math.Log1p(converged) {
-				last = at + 1
-			}
+		for _, s := range m.changed {
+			changed += weights[s.index]
 		}
-		times = append(times, float64(last-from))
+		share[at] = changed / sum
 	}
-	slices.Sort(times)
-	t := times[int(math.Ceil(within*float64(len(times))))-1]
-	if from+int(t) > finalFrom {
-		return math.NaN()
+	finalFrom := len(share) - int(finalView.Seconds())
+	final := 0.0
+	for _, s := range share[finalFrom:] {
+		final += s / finalView.Seconds()
 	}
-	return t
+	last := from
+	for at := from; at < len(share); at++ {
+		if math.Abs(share[at]/final-1) > converged {
+			last = at + 1
+		}
+	}
+	if last > finalFrom {
+		return math.Inf(1)
+	}
+	return float64(last - from)
 }
 
 // oscillation is the standard deviation of ln weight over the second half of the window, as the mean

@@ -81,12 +81,12 @@ func TestConvergence(t *testing.T) {
 	if !math.IsNaN(m.convergence()) {
 		t.Error("converged though nothing changed")
 	}
-	m.changedAt = m.world.warmup + 20*time.Second
+	m.changedAt, m.changed = m.world.warmup+20*time.Second, m.world.servers[:1]
 	if got := m.convergence(); got != 25 {
 		t.Errorf("%v s, want 25", got)
 	}
 	m.weights[115] = []float64{4, 1}
-	if got := m.convergence(); !math.IsNaN(got) {
+	if got := m.convergence(); !math.IsInf(got, 1) {
 		t.Errorf("%v s though it moves at the end", got)
 	}
 }

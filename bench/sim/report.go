@@ -46,7 +46,6 @@ func summarise(scenario, policy string, runs []*measures) result {
 	var minutes, short, settled []float64
 	var outcomes [outcomes]uint64
 	pushes, window := 0, time.Duration(0)
-	settles := true
 	for _, m := range runs {
 		latency.merge(m.latency)
 		minutes = append(minutes, m.imbalance(longView)...)
@@ -58,11 +57,7 @@ func summarise(scenario, policy string, runs []*measures) result {
 		pushes, window = pushes+m.pushes, window+m.world.window
 		p99 := milliseconds(m.latency.quantile(0.99, nil))
 		r.P99Low, r.P99High = min(r.P99Low, p99), max(r.P99High, p99)
-		if c := m.convergence(); math.IsNaN(c) {
-			settles = false
-		} else {
-			settled = append(settled, c)
-		}
+		settled = append(settled, m.convergence())
 		r.Oscillation += 100 * m.oscillation() / float64(len(runs))
 	}
 	terms := map[string]bool{}
@@ -82,8 +77,7 @@ func summarise(scenario, policy string, runs []*measures) result {
 	r.Goodput = 100 * float64(outcomes[succeeded]) / float64(r.Requests)
 	r.Errors = 100 * float64(outcomes[failed]) / float64(r.Requests)
 	r.PushesPerMinute = float64(pushes) / window.Minutes()
-	if settles {
-		median := demo.Median(settled)
+	if median := demo.Median(settled); !math.IsNaN(median) && !math.IsInf(median, 1) {
 		r.Convergence = &median
 	}
 	return r
@@ -117,8 +111,9 @@ const columns = `- max/avg: utilisation of the busiest server over the mean, in 
   the highest p99 of a seed.
 - goodput: 2xx within a second; errors: 5xx. What is missing gave up.
 - pushes: weights sent per minute, changes of members not counted.
-- settled: from the last lasting change until nine of ten weights stay within 15 % of their final values; "no": not 20 s
-  before the end. 0 is also what weights have that never move, because the policy does not see the change.
+- settled: from the last lasting change until the share of the traffic that weights give to those it befell stays within
+  15 % of its final value, the median of the seeds; "no": not 20 s before the end. 0 is also what weights have that never
+  move, because the policy does not see the change.
 - wobble: standard deviation of ln weight over the second half of the window, mean over the servers.
 
 `

@@ -8,13 +8,16 @@ type scenario struct {
 	// change alters the settings; happens schedules events, in parts of the window (share).
 	change  func(*settings)
 	happens func(*world)
-	// settles is the part of the window after which nothing lasting changes any more; 0 if weights have
-	// nothing to converge to.
+	// settles is the part of the window after which nothing lasting changes any more, and befalls whom the
+	// last lasting change befell; 0 and nil if weights have nothing to converge to.
 	settles float64
+	befalls func(*world) []*server
 }
 
 // one is the server that faults befall: its speed is in the middle.
 const one = 2
+
+func (w *world) theOne() []*server { return w.servers[one : one+1] }
 
 // quarter is every fourth server.
 func (w *world) quarter() []*server {
@@ -29,14 +32,16 @@ var scenarios = []scenario{
 	{name: "even", what: "equal servers (2.5x), nothing happens",
 		change: func(s *settings) { s.slowest, s.fastest = 2.5, 2.5 }},
 	{name: "uneven", what: "speeds from 1x to 4x, nothing happens"},
+	{name: "one-proxy", what: "12 servers of speeds from 1x to 4x behind one proxy of 2 workers, as in bench/lb; nothing happens",
+		change: func(s *settings) { s.servers, s.proxies, s.pickers = 12, 1, 2 }},
 	{name: "few-proxies", what: "uneven, behind 2 proxies of 4 workers",
 		change: func(s *settings) { s.proxies, s.pickers = 2, 4 }},
-	{name: "visible-step", what: "uneven; a quarter of the servers loses half of its speed, and CPU shows it", settles: 1. / 6,
+	{name: "visible-step", what: "uneven; a quarter of the servers loses half of its speed, and CPU shows it", settles: 1. / 6, befalls: (*world).quarter,
 		change: func(s *settings) { s.load = 0.65 },
 		happens: func(w *world) {
 			w.at(w.share(1./6), func() { each(w.quarter(), func(s *server) { s.visible = 0.5 }) })
 		}},
-	{name: "hidden-step", what: "the same, but CPU does not show it", settles: 1. / 6,
+	{name: "hidden-step", what: "the same, but CPU does not show it", settles: 1. / 6, befalls: (*world).quarter,
 		change: func(s *settings) { s.load = 0.65 },
 		happens: func(w *world) {
 			w.at(w.share(1./6), func() { each(w.quarter(), func(s *server) { s.hidden = 0.5 }) })
@@ -44,11 +49,11 @@ var scenarios = []scenario{
 	{name: "neighbours", what: "uneven; each server loses a random part of its speed, up to half, anew every 20 s on average; CPU shows it",
 		change:  func(s *settings) { s.load = 0.5 },
 		happens: func(w *world) { each(w.servers, w.neighbour) }},
-	{name: "sinkhole-100", what: "uneven; one server fails all requests within 1 ms, for half of the window", settles: 2. / 3,
+	{name: "sinkhole-100", what: "uneven; one server fails all requests within 1 ms, for half of the window", settles: 2. / 3, befalls: (*world).theOne,
 		happens: sinkhole(1)},
-	{name: "sinkhole-30", what: "the same, but it fails 30 %", settles: 2. / 3, happens: sinkhole(0.3)},
-	{name: "sinkhole-5", what: "the same, but it fails 5 %", settles: 2. / 3, happens: sinkhole(0.05)},
-	{name: "black-hole", what: "uneven; one server answers nothing for a quarter of the window, though its metrics are there; the deadline is Envoy's own, so that outlier detection sees 504s", settles: 5. / 12,
+	{name: "sinkhole-30", what: "the same, but it fails 30 %", settles: 2. / 3, befalls: (*world).theOne, happens: sinkhole(0.3)},
+	{name: "sinkhole-5", what: "the same, but it fails 5 %", settles: 2. / 3, befalls: (*world).theOne, happens: sinkhole(0.05)},
+	{name: "black-hole", what: "uneven; one server answers nothing for a quarter of the window, though its metrics are there; the deadline is Envoy's own, so that outlier detection sees 504s", settles: 5. / 12, befalls: (*world).theOne,
 		change: func(s *settings) { s.routeTimeout = true },
 		happens: func(w *world) {
 			w.at(w.share(1./6), func() { w.servers[one].blackHole = true })
@@ -88,7 +93,7 @@ var scenarios = []scenario{
 			w.every(w.warmup, 12*time.Second, func() { each(w.quarter(), func(s *server) { s.visible = 0.5 }) })
 			w.every(w.warmup+6*time.Second, 12*time.Second, func() { each(w.quarter(), func(s *server) { s.visible = 0 }) })
 		}},
-	{name: "liar", what: "uneven; one server says that its CPU is 1 %, from a sixth of the window on", settles: 1. / 6,
+	{name: "liar", what: "uneven; one server says that its CPU is 1 %, from a sixth of the window on", settles: 1. / 6, befalls: (*world).theOne,
 		happens: func(w *world) { w.at(w.share(1./6), func() { w.servers[one].saidCPU = 0.01 }) }},
 	{name: "chaos", what: "uneven, all at once: neighbours as above, a quarter loses half unseen for half of the window, one fails 30 % for a third of it, two pause for 0.4 s every 5 s, six restart, 30 % of the metrics are lost for the second half",
 		change: func(s *settings) { s.load = 0.4 },

@@ -74,7 +74,9 @@ func run(sc scenario, p policy, seed uint64, scale float64) *measures {
 	}
 	s.scale(scale)
 	w := newWorld(s, p, seed)
-	w.measures.changedAt = w.share(sc.settles)
+	if w.measures.changedAt = w.share(sc.settles); sc.befalls != nil {
+		w.measures.changed = sc.befalls(w)
+	}
 	if sc.happens != nil {
 		sc.happens(w)
 	}
