@@ -14,27 +14,13 @@ import (
 	"evenkeel.io/controlplane/internal/demo"
 )
 
-// arm is a way to balance. start returns when requests to the rig's listener are served.
-type arm struct {
-	name  string
-	start func(context.Context, rig) (stop func(), err error)
-}
-
-// rig is what an arm gets to work with.
-type rig struct {
-	experiment
-	dir      string
-	servers  demo.Fleet
-	listener uint16
-}
-
 // arms that can be compared. The first two differ in one word of the BalancePolicy; the others are what
 // an Envoy can do without a control plane. The oracle knows what nobody is told: the true speeds.
 var arms = []arm{
-	{"LEAST_REQUEST", controlPlane("Equal")},
-	{"Capacity", controlPlane("Enforce")},
-	{"ROUND_ROBIN", static(staticBalancer{Policy: "ROUND_ROBIN"})},
-	{"oracle", static(staticBalancer{Policy: "LEAST_REQUEST", Bias: 1.5, weighted: true})},
+	{name: "LEAST_REQUEST", start: controlPlane("Equal")},
+	{name: "Capacity", warms: true, start: controlPlane("Enforce")},
+	{name: "ROUND_ROBIN", start: static(staticBalancer{Policy: "ROUND_ROBIN"})},
+	{name: "oracle", start: static(staticBalancer{Policy: "LEAST_REQUEST", Bias: 1.5, weighted: true})},
 }
 
 func armNames() []string {
@@ -61,15 +47,15 @@ next:
 }
 
 // controlPlane balances by a BalancePolicy of the given mode that says nothing else: the defaults.
-func controlPlane(mode string) func(context.Context, rig) (func(), error) {
-	return func(ctx context.Context, r rig) (func(), error) {
+func controlPlane(mode string) func(context.Context, rig) (*running, error) {
+	return func(ctx context.Context, r rig) (*running, error) {
 		config := filepath.Join(r.dir, "config")
 		if err := os.Mkdir(config, 0o700); err != nil {
 			return nil, err
 		}
 		var text strings.Builder
 		if err := objects.Execute(&text, map[string]any{
-			"Mode": mode, "Listener": r.listener, "Port": serverPort, "Workers": r.workers, "Addresses": addresses(r.servers),
+			"Mode": mode, "Listener": r.listeners[0], "Port": serverPort, "Workers": r.workers, "Addresses": addresses(r.servers),
 		}); err != nil {
 			return nil, err
 		}
@@ -82,7 +68,7 @@ func controlPlane(mode string) func(context.Context, rig) (func(), error) {
 		if err != nil {
 			return nil, err
 		}
-		return stack.Stop, nil
+		return &running{stop: stack.Stop}, nil
 	}
 }
 
@@ -93,14 +79,14 @@ type staticBalancer struct {
 	weighted bool // by the true speeds
 }
 
-func static(b staticBalancer) func(context.Context, rig) (func(), error) {
-	return func(ctx context.Context, r rig) (func(), error) {
+func static(b staticBalancer) func(context.Context, rig) (*running, error) {
+	return func(ctx context.Context, r rig) (*running, error) {
 		admin, err := demo.FreePort(0, netip.MustParseAddr("127.0.0.1"))
 		if err != nil {
 			return nil, err
 		}
 		weights := make([]int, len(r.servers))
-		for i, config := range r.serverConfigs(0) {
+		for i, config := range r.serverConfigs(r.lane, 0) {
 			weights[i] = 1
 			if b.weighted {
 				weights[i] = int(math.Round(config.Speed * 1000))
@@ -108,7 +94,7 @@ func static(b staticBalancer) func(context.Context, rig) (func(), error) {
 		}
 		var text strings.Builder
 		if err := bootstrap.Execute(&text, map[string]any{
-			"Admin": admin, "Listener": r.listener, "Balancer": b, "Port": serverPort, "Addresses": addresses(r.servers), "Weights": weights,
+			"Admin": admin, "Listener": r.listeners[0], "Balancer": b, "Port": serverPort, "Addresses": addresses(r.servers), "Weights": weights,
 		}); err != nil {
 			return nil, err
 		}
@@ -123,7 +109,7 @@ func static(b staticBalancer) func(context.Context, rig) (func(), error) {
 			stop()
 			return nil, err
 		}
-		return stop, nil
+		return &running{stop: stop}, nil
 	}
 }
 

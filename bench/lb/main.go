@@ -39,12 +39,8 @@ func main() {
 
 // experiment is what all runs have in common.
 type experiment struct {
+	topology
 	binary, envoy string
-	servers       int
-	workers       int
-	fastest       float64 // speeds go evenly from 1 to this
-	work          time.Duration
-	load          float64 // of the servers' capacity
 	warmup        time.Duration
 	window        time.Duration
 	repetitions   int
@@ -55,7 +51,7 @@ type experiment struct {
 }
 
 func benchmark(ctx context.Context, args []string) error {
-	var x experiment
+	x := experiment{topology: standard}
 	flags := flag.NewFlagSet("lb", flag.ExitOnError)
 	flags.StringVar(&x.binary, "binary", "bin/controlplane", "the control plane's program (make build)")
 	flags.IntVar(&x.servers, "servers", 12, "number of servers, 2 to 200")
@@ -140,15 +136,15 @@ func milliseconds(d time.Duration) float64 { return float64(d) / 1e6 }
 
 // run starts everything, measures, and takes it down again.
 func (x experiment) run(ctx context.Context, s scenario, a arm, repetition int) (run, error) {
-	if s.even {
-		x.fastest = 1
+	if s.alter != nil {
+		s.alter(&x.topology)
 	}
 	dir, err := os.MkdirTemp("", "evenkeel-lb-")
 	if err != nil {
 		return run{}, err
 	}
 	defer os.RemoveAll(dir)
-	servers, err := demo.StartFleet(x.serverConfigs(repetition))
+	servers, err := demo.StartFleet(x.serverConfigs(0, repetition))
 	if err != nil {
 		return run{}, err
 	}
@@ -157,11 +153,14 @@ func (x experiment) run(ctx context.Context, s scenario, a arm, repetition int) 
 	if err != nil {
 		return run{}, err
 	}
-	stop, err := a.start(ctx, rig{experiment: x, dir: dir, servers: servers, listener: listener})
+	at, err := a.start(ctx, rig{
+		topology: x.topology, binary: x.binary, envoy: x.envoy, dir: dir, state: filepath.Join(dir, "state"),
+		servers: servers, listeners: []uint16{listener},
+	})
 	if err != nil {
 		return run{}, err
 	}
-	defer stop()
+	defer at.stop()
 	load, stopLoad, err := demo.StartLoad(ctx, demo.LoadOptions{
 		URL: fmt.Sprintf("http://127.0.0.1:%d/", listener), Rate: x.load * servers.Capacity(), Seed: uint64(repetition + 1),
 	})
@@ -181,7 +180,7 @@ func (x experiment) run(ctx context.Context, s scenario, a arm, repetition int) 
 	var events sync.WaitGroup
 	defer func() { endDuring(); events.Wait() }()
 	if s.during != nil {
-		events.Go(func() { s.during(during, servers) })
+		events.Go(func() { s.during(during, stage{servers: servers, arm: at}) })
 	}
 	from, usage := load.Elapsed(), servers.Usage()
 	var short []float64
@@ -212,23 +211,6 @@ func (x experiment) run(ctx context.Context, s scenario, a arm, repetition int) 
 	r.counted = r.busy <= x.busyLimit
 	return r, x.keep(r, report)
 }
-
-func (x experiment) serverConfigs(repetition int) []demo.BackendConfig {
-	configs := make([]demo.BackendConfig, x.servers)
-	for i := range configs {
-		address := netip.AddrFrom4([4]byte{127, 0, 3, byte(i + 1)})
-		configs[i] = demo.BackendConfig{
-			Address: netip.AddrPortFrom(address, serverPort), Workers: x.workers,
-			Speed: 1 + (x.fastest-1)*float64(i)/float64(x.servers-1),
-			Work:  demo.Distribution{Shape: demo.HyperExponential, Mean: x.work},
-			Seed:  uint64(repetition*x.servers + i),
-		}
-	}
-	return configs
-}
-
-// serverPort is the port of all servers, each on an address of its own.
-const serverPort = 18080
 
 // keep writes every request of a run to a file of its own, if that is wanted.
 func (x experiment) keep(r run, report demo.Report) error {

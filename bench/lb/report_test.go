@@ -69,7 +69,7 @@ func TestScenariosTouchWhatTheySay(t *testing.T) {
 }
 
 func TestSpeedsGoFromOneToTheFastest(t *testing.T) {
-	configs := experiment{servers: 4, workers: 2, fastest: 4, work: time.Millisecond}.serverConfigs(1)
+	configs := topology{servers: 4, workers: 2, fastest: 4, work: time.Millisecond}.serverConfigs(0, 1)
 	for i, want := range []float64{1, 2, 3, 4} {
 		if configs[i].Speed != want {
 			t.Errorf("server %d has speed %v, want %v", i, configs[i].Speed, want)

@@ -9,23 +9,12 @@ import (
 	"evenkeel.io/controlplane/internal/demo"
 )
 
-// scenario is what happens to the servers. Everything before the window is quiet, so that all arms
-// have settled on healthy servers when it begins.
-type scenario struct {
-	name  string
-	about string // ends the sentence "In the window: ..."
-	// even: all servers have speed 1.
-	even bool
-	// during runs beside the window and ends with it.
-	during func(context.Context, demo.Fleet)
-}
-
 // faultAfter is how far into the window a fault begins.
 const faultAfter = 5 * time.Second
 
 var scenarios = []scenario{
 	{name: "uneven", about: "nothing happens"},
-	{name: "even", about: "all servers have speed 1, nothing happens", even: true},
+	{name: "even", about: "all servers have speed 1, nothing happens", alter: func(t *topology) { t.fastest = 1 }},
 	{name: "visible", about: "after 5 s a quarter of the servers has half its speed, and its CPU shows it",
 		during: once(quarter, func(b *demo.Backend, config demo.BackendConfig) error { return b.SetSpeed(config.Speed / 2) })},
 	{name: "hidden", about: "after 5 s a quarter of the servers takes twice as long, and its CPU does not show it",
@@ -45,13 +34,13 @@ func one(i, n int) bool       { return i == n/2 }
 func twoThirds(i, _ int) bool { return i%3 != 0 }
 
 // once applies a fault to some of the servers, for the rest of the run.
-func once(which func(i, n int) bool, apply func(*demo.Backend, demo.BackendConfig) error) func(context.Context, demo.Fleet) {
-	return func(ctx context.Context, servers demo.Fleet) {
+func once(which func(i, n int) bool, apply func(*demo.Backend, demo.BackendConfig) error) func(context.Context, stage) {
+	return func(ctx context.Context, on stage) {
 		if pause(ctx, faultAfter) != nil {
 			return
 		}
-		for i, b := range servers {
-			if which(i, len(servers)) {
+		for i, b := range on.servers {
+			if which(i, len(on.servers)) {
 				if err := apply(b, b.Config()); err != nil {
 					panic(err) // the scenario names an impossible value
 				}
@@ -60,12 +49,12 @@ func once(which func(i, n int) bool, apply func(*demo.Backend, demo.BackendConfi
 	}
 }
 
-func pauses(ctx context.Context, servers demo.Fleet) {
+func pauses(ctx context.Context, on stage) {
 	for turn := 0; ; turn++ {
 		if pause(ctx, 1600*time.Millisecond) != nil {
 			return
 		}
-		b := servers[(turn*5)%len(servers)]
+		b := on.servers[(turn*5)%len(on.servers)]
 		b.SetPaused(true)
 		ended := pause(ctx, 400*time.Millisecond) != nil
 		b.SetPaused(false)
