@@ -359,7 +359,7 @@ func (r *rig) hosts() map[int]demo.EnvoyHost {
 // load sends requests to the listener at a rate until stop is called, which returns the report.
 func (r *rig) load(rate float64) (stop func() demo.Report) {
 	r.t.Helper()
-	load, err := demo.NewLoad(demo.LoadOptions{URL: r.url("/"), Rate: rate, Seed: 1})
+	load, err := demo.NewLoad(demo.LoadOptions{URLs: []string{r.url("/")}, Rate: rate, Seed: 1})
 	if err != nil {
 		r.t.Fatal(err)
 	}

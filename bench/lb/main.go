@@ -162,7 +162,7 @@ func (x experiment) run(ctx context.Context, s scenario, a arm, repetition int) 
 	}
 	defer at.stop()
 	load, stopLoad, err := demo.StartLoad(ctx, demo.LoadOptions{
-		URL: fmt.Sprintf("http://127.0.0.1:%d/", listener), Rate: x.load * servers.Capacity(), Seed: uint64(repetition + 1),
+		URLs: []string{fmt.Sprintf("http://127.0.0.1:%d/", listener)}, Rate: x.load * servers.Capacity(), Seed: uint64(repetition + 1),
 	})
 	if err != nil {
 		return run{}, err

@@ -213,7 +213,7 @@ func startRig(ctx context.Context, screen *demo.Screen, dir string) (_ *rig, err
 	screen.Printf("Envoy listens on http://%s/", r.listener)
 
 	rate := demoLoad * r.backends.Capacity()
-	load, stopLoad, err := demo.StartLoad(ctx, demo.LoadOptions{URL: "http://" + r.listener + "/", Rate: rate, Seed: 1})
+	load, stopLoad, err := demo.StartLoad(ctx, demo.LoadOptions{URLs: []string{"http://" + r.listener + "/"}, Rate: rate, Seed: 1})
 	if err != nil {
 		return nil, err
 	}

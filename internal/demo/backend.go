@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,12 @@ type BackendConfig struct {
 	QueueLimit int
 	// Seed of all that is random here.
 	Seed uint64
+	// Started is when the process started, as the metrics page tells it. Zero: when it did.
+	Started time.Time
+	// Metrics is what the metrics page is like from the start.
+	Metrics MetricsFault
+	// LoadReports adds to each answer how busy the server is, for balancers that listen to that.
+	LoadReports bool
 }
 
 const defaultQueueLimit = 256
@@ -61,11 +68,15 @@ func (c BackendConfig) validate() error {
 type Backend struct {
 	config BackendConfig
 	epoch  time.Time
-	page   *metricsPage
 
-	server   *http.Server
-	listener net.Listener
-	stopped  chan struct{} // closed when Serve has returned
+	address netip.AddrPort
+
+	// Of the process that runs now; Restart exchanges it.
+	server  *http.Server
+	stopped chan struct{} // closed when Serve has returned
+	page    atomic.Pointer[metricsPage]
+
+	blackHole atomic.Bool
 
 	mu        sync.Mutex // guards what follows
 	queue     queue
@@ -73,6 +84,8 @@ type Backend struct {
 	wake      *time.Timer // fires when the next request is due to end
 	errorRate float64
 	counts    counts
+	reported  reportedCPU
+	reports   loadReports
 }
 
 type counts struct{ served, failed, rejected uint64 }
@@ -83,21 +96,30 @@ func StartBackend(config BackendConfig) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.listener, err = net.Listen("tcp", config.Address.String())
+	b.address, err = b.listen(config.Address)
 	if err != nil {
-		return nil, fmt.Errorf("simulated backend: %w", err)
+		return nil, err
 	}
-	b.server = &http.Server{
+	return b, nil
+}
+
+func (b *Backend) listen(address netip.AddrPort) (netip.AddrPort, error) {
+	listener, err := net.Listen("tcp", address.String())
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("simulated backend: %w", err)
+	}
+	server := &http.Server{
 		Handler:           b,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
-	b.stopped = make(chan struct{})
+	stopped := make(chan struct{})
+	b.server, b.stopped = server, stopped
 	go func() {
-		defer close(b.stopped)
-		_ = b.server.Serve(b.listener)
+		defer close(stopped)
+		_ = server.Serve(listener)
 	}()
-	return b, nil
+	return netip.MustParseAddrPort(listener.Addr().String()), nil
 }
 
 func newBackend(config BackendConfig) (*Backend, error) {
@@ -113,14 +135,15 @@ func newBackend(config BackendConfig) (*Backend, error) {
 		queue:  queue{workers: config.Workers, limit: config.QueueLimit, speed: config.Speed, hidden: 1},
 		random: rand.New(rand.NewPCG(config.Seed, 0x6261636b656e64)),
 	}
-	b.page = newMetricsPage(b)
+	if config.Started.IsZero() {
+		config.Started = b.epoch
+	}
+	b.page.Store(newMetricsPage(b, config.Started, config.Metrics))
 	return b, nil
 }
 
 // Address is where the backend listens.
-func (b *Backend) Address() netip.AddrPort {
-	return netip.MustParseAddrPort(b.listener.Addr().String())
-}
+func (b *Backend) Address() netip.AddrPort { return b.address }
 
 // Config is what the backend was started with.
 func (b *Backend) Config() BackendConfig { return b.config }
@@ -131,21 +154,35 @@ func (b *Backend) Close() error {
 	<-b.stopped
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.stopTimer()
+	return err
+}
+
+func (b *Backend) stopTimer() {
 	if b.wake != nil {
 		b.wake.Stop()
 	}
-	return err
 }
 
 // ServeHTTP simulates a request, or writes the metrics page.
 func (b *Backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	page := b.page.Load()
+	if b.blackHole.Load() {
+		<-r.Context().Done()
+		return
+	}
 	if r.URL.Path == "/metrics" {
-		b.page.ServeHTTP(w, r)
+		page.ServeHTTP(w, r)
 		return
 	}
 	began := time.Now()
 	code := b.simulate(r.Context())
-	b.page.observe(code, time.Since(began))
+	page.observe(code, time.Since(began))
+	if b.config.LoadReports {
+		if report := b.loadReport(code); report != "" {
+			w.Header()[loadReportHeader] = []string{report}
+		}
+	}
 	w.Header().Set("X-Demo-Backend", b.config.Address.String())
 	w.WriteHeader(code)
 	_, _ = io.WriteString(w, strconv.Itoa(code)+"\n")
@@ -252,13 +289,26 @@ func (b *Backend) SetErrorRate(rate float64) error {
 }
 
 // SetMetricsFault breaks the metrics page, or repairs it with MetricsFine.
-func (b *Backend) SetMetricsFault(fault MetricsFault) { b.page.setFault(fault) }
+func (b *Backend) SetMetricsFault(fault MetricsFault) { b.page.Load().setFault(fault) }
+
+// SetReportedCPU makes the server claim that it uses this share of its CPU, 0 to 1, whatever it does.
+func (b *Backend) SetReportedCPU(share float64) error {
+	if !(share >= 0 && share <= 1) {
+		return fmt.Errorf("reported CPU %v: want 0 to 1", share)
+	}
+	b.change(func(now time.Duration) { b.reported.claim(now, b.cpu(now), share*float64(b.config.Workers)) })
+	return nil
+}
+
+// SetBlackHole lets the server accept requests, those for its metrics too, and never answer them, or
+// behave again. What it has swallowed stays swallowed.
+func (b *Backend) SetBlackHole(on bool) { b.blackHole.Store(on) }
 
 // Usage is what a backend has done since it started, as the simulation itself knows it.
 type Usage struct {
 	At time.Time
 	// Occupied is the time that workers spent on requests, hidden slowdowns included: the truth that a
-	// load balancer tries to even out. CPU is what the metrics page reports of it.
+	// load balancer tries to even out. CPU is the part of it that a truthful metrics page shows.
 	Occupied, CPU time.Duration
 	Workers       int
 	// Requests by outcome: taken into the queue, failed on purpose, turned away because it was full.

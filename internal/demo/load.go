@@ -1,13 +1,11 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"sync"
@@ -16,16 +14,19 @@ import (
 
 // LoadOptions describe an open-loop load: requests come at times that do not depend on the answers.
 type LoadOptions struct {
-	// URL that is asked for with GET. Its host is a loopback address with a port; anything else is
-	// refused.
-	URL string
+	// URLs that are asked for with GET, each as often as the others, at random. At least one. Their hosts
+	// are loopback addresses with a port; anything else is refused.
+	URLs []string
 	// Host is the Host header, if not that of the URL.
 	Host string
 	// Rate in requests/s, of a Poisson process. More than 0.
 	Rate float64
+	// Shape is what the rate is multiplied by at a time since the start of the load. A factor below 0 is
+	// 0; after an hour of nothing the load ends. nil: 1, always.
+	Shape func(time.Duration) float64
 	// Duration after which no more requests are sent. 0: until the context ends.
 	Duration time.Duration
-	// Seed of the arrival times; equal seeds give equal times.
+	// Seed of the arrival times and of who gets which request; equal seeds give equal ones.
 	Seed uint64
 	// Deadline within which an answer is worth something: goodput counts those. 0: 1 s.
 	Deadline time.Duration
@@ -40,16 +41,8 @@ type LoadOptions struct {
 
 // withDefaults fills what was left out and checks the rest.
 func (o LoadOptions) withDefaults() (LoadOptions, error) {
-	target, err := url.Parse(o.URL)
-	if err != nil {
-		return o, fmt.Errorf("load: URL: %w", err)
-	}
-	if target.Scheme != "http" {
-		return o, fmt.Errorf("load: URL %q: want http://ADDRESS:PORT/", o.URL)
-	}
-	address, err := netip.ParseAddrPort(target.Host)
-	if err != nil || !address.Addr().IsLoopback() {
-		return o, fmt.Errorf("load: URL %q: load goes to a loopback address with a port only, such as 127.0.0.1:8080", o.URL)
+	if len(o.URLs) == 0 {
+		return o, errors.New("load: no URL: want at least one")
 	}
 	if !(o.Rate > 0) {
 		return o, fmt.Errorf("load: rate %v: %w", o.Rate, errNotPositive)
@@ -72,6 +65,26 @@ func (o LoadOptions) withDefaults() (LoadOptions, error) {
 	return o, nil
 }
 
+// targets are the servers of the URLs and what is sent to them.
+func (o LoadOptions) targets() ([]target, error) {
+	var targets []target
+	for _, text := range o.URLs {
+		to, err := url.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("load: URL: %w", err)
+		}
+		if to.Scheme != "http" {
+			return nil, fmt.Errorf("load: URL %q: want http://ADDRESS:PORT/", text)
+		}
+		address, err := netip.ParseAddrPort(to.Host)
+		if err != nil || !address.Addr().IsLoopback() {
+			return nil, fmt.Errorf("load: URL %q: load goes to a loopback address with a port only, such as 127.0.0.1:8080", text)
+		}
+		targets = append(targets, target{address: address, request: requestText(to.RequestURI(), cmp.Or(o.Host, to.Host))})
+	}
+	return targets, nil
+}
+
 // Outcomes of a request that got no answer, in place of its status code.
 const (
 	NoAnswer = 0  // the connection failed
@@ -91,14 +104,20 @@ type Sample struct {
 
 // Load is an open-loop load that runs once. Report may be called at any time, from anywhere.
 type Load struct {
-	options   LoadOptions
-	transport http.RoundTripper
-	closeIdle func()
-	inFlight  chan struct{} // one token per request under way
+	options  LoadOptions
+	servers  requester
+	inFlight chan struct{} // one token per request under way
 
 	mu      sync.Mutex // guards what follows
 	began   time.Time
 	samples []Sample
+}
+
+// requester sends a request to one of the URLs and returns the status code of a complete answer. A
+// redirect is an answer like others: following it might lead away from loopback.
+type requester interface {
+	get(ctx context.Context, to int, deadline time.Time) (status int, err error)
+	close() // cuts off what is under way
 }
 
 // NewLoad checks the options.
@@ -107,15 +126,11 @@ func NewLoad(options LoadOptions) (*Load, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: options.Timeout}).DialContext,
-		MaxIdleConnsPerHost: options.MaxInFlight,
-		DisableCompression:  true,
+	targets, err := options.targets()
+	if err != nil {
+		return nil, err
 	}
-	return &Load{
-		options: options, transport: transport, closeIdle: transport.CloseIdleConnections,
-		inFlight: make(chan struct{}, options.MaxInFlight),
-	}, nil
+	return &Load{options: options, servers: newClient(targets), inFlight: make(chan struct{}, options.MaxInFlight)}, nil
 }
 
 // RunLoad runs a load and reports on all of it, or on what there was when ctx ended.
@@ -131,21 +146,22 @@ func RunLoad(ctx context.Context, options LoadOptions) (Report, error) {
 // Run sends requests until the duration is over and waits for the last answers. When ctx ends it stops
 // at once and forgets the requests under way.
 func (l *Load) Run(ctx context.Context) {
-	defer l.closeIdle()
 	l.mu.Lock()
 	l.began = time.Now()
 	l.mu.Unlock()
+	defer l.servers.close()
 
 	var requests sync.WaitGroup
 	defer requests.Wait()
-	random := rand.New(rand.NewPCG(l.options.Seed, 0x6c6f6164))
+	defer context.AfterFunc(ctx, l.servers.close)()
+	times := newArrivals(l.options.Rate, l.options.Shape, l.options.Seed)
+	// Its own sequence, so that the times do not depend on how many URLs there are.
+	choice := rand.New(rand.NewPCG(l.options.Seed, 0x75726c))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var last time.Duration
 	for {
-		intended := last + time.Duration(random.ExpFloat64()/l.options.Rate*float64(time.Second))
-		last = intended
-		if l.options.Duration > 0 && intended >= l.options.Duration {
+		intended, more := times.next()
+		if !more || l.options.Duration > 0 && intended >= l.options.Duration {
 			return
 		}
 		if wait := intended - l.Elapsed(); wait > 0 {
@@ -158,11 +174,12 @@ func (l *Load) Run(ctx context.Context) {
 		} else if ctx.Err() != nil {
 			return
 		}
+		to := choice.IntN(len(l.options.URLs))
 		select {
 		case l.inFlight <- struct{}{}:
 			requests.Go(func() {
 				defer func() { <-l.inFlight }()
-				l.request(ctx, intended)
+				l.request(ctx, to, intended)
 			})
 		default:
 			l.record(Sample{Intended: intended, Status: Dropped})
@@ -170,36 +187,18 @@ func (l *Load) Run(ctx context.Context) {
 	}
 }
 
-func (l *Load) request(ctx context.Context, intended time.Duration) {
-	limited, cancel := context.WithTimeout(ctx, l.options.Timeout)
-	defer cancel()
-	status := l.send(limited)
-	if ctx.Err() != nil {
+func (l *Load) request(ctx context.Context, to int, intended time.Duration) {
+	status, err := l.servers.get(ctx, to, time.Now().Add(l.options.Timeout))
+	switch {
+	case ctx.Err() != nil:
 		return
-	}
-	if status == NoAnswer && limited.Err() != nil {
+	case err == nil:
+	case isTimeout(err):
 		status = TimedOut
+	default:
+		status = NoAnswer
 	}
 	l.record(Sample{Intended: intended, Latency: l.Elapsed() - intended, Status: status})
-}
-
-// send returns the status code once the whole answer is there, else NoAnswer.
-func (l *Load) send(ctx context.Context) int {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, l.options.URL, nil)
-	if err != nil {
-		return NoAnswer
-	}
-	request.Host = l.options.Host
-	// Not a Client: that would follow redirects, which may lead away from loopback.
-	response, err := l.transport.RoundTrip(request)
-	if err != nil {
-		return NoAnswer
-	}
-	defer response.Body.Close()
-	if _, err := io.Copy(io.Discard, response.Body); err != nil {
-		return NoAnswer
-	}
-	return response.StatusCode
 }
 
 func (l *Load) record(s Sample) {

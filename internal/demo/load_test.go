@@ -16,16 +16,16 @@ func TestLoadGoesToLoopbackOnly(t *testing.T) {
 	for _, url := range []string{
 		"http://192.0.2.1:80/", "http://example.com/", "http://localhost:80/", "http://127.0.0.1/", "https://127.0.0.1:1/", "http://127.0.0.1.example.com:80/", "",
 	} {
-		if _, err := NewLoad(LoadOptions{URL: url, Rate: 1}); err == nil {
+		if _, err := NewLoad(LoadOptions{URLs: []string{url}, Rate: 1}); err == nil {
 			t.Errorf("%q was accepted", url)
 		}
 	}
 	for _, url := range []string{"http://127.0.0.1:80/", "http://127.4.5.6:80/", "http://[::1]:80/path"} {
-		if _, err := NewLoad(LoadOptions{URL: url, Rate: 1}); err != nil {
+		if _, err := NewLoad(LoadOptions{URLs: []string{url}, Rate: 1}); err != nil {
 			t.Error(err)
 		}
 	}
-	if _, err := RunLoad(t.Context(), LoadOptions{URL: "http://127.0.0.1:80/", Rate: 0}); err == nil || !strings.Contains(err.Error(), "rate") {
+	if _, err := RunLoad(t.Context(), LoadOptions{URLs: []string{"http://127.0.0.1:80/"}, Rate: 0}); err == nil || !strings.Contains(err.Error(), "rate") {
 		t.Errorf("rate 0: %v", err)
 	}
 }
@@ -39,7 +39,7 @@ func TestLoadDoesNotFollowRedirects(t *testing.T) {
 		http.Redirect(w, r, "/elsewhere", http.StatusFound)
 	}))
 	defer server.Close()
-	report, err := RunLoad(t.Context(), LoadOptions{URL: server.URL + "/", Rate: 500, Duration: 50 * time.Millisecond, Seed: 1})
+	report, err := RunLoad(t.Context(), LoadOptions{URLs: []string{server.URL + "/"}, Rate: 500, Duration: 50 * time.Millisecond, Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestLoadOverTheWireCountsWhatTheBackendCounts(t *testing.T) {
 	if err := b.SetErrorRate(0.25); err != nil {
 		t.Fatal(err)
 	}
-	options := LoadOptions{URL: "http://" + b.Address().String() + "/", Rate: 1000, Duration: 300 * time.Millisecond, Seed: 9}
+	options := LoadOptions{URLs: []string{"http://" + b.Address().String() + "/"}, Rate: 1000, Duration: 300 * time.Millisecond, Seed: 9}
 	first, err := RunLoad(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
@@ -66,12 +66,12 @@ func TestLoadOverTheWireCountsWhatTheBackendCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(arrivals(first), arrivals(second)) {
+	if !slices.Equal(arrivalTimes(first), arrivalTimes(second)) {
 		t.Error("the same seed gave other arrival times")
 	}
 }
 
-func arrivals(r Report) []time.Duration {
+func arrivalTimes(r Report) []time.Duration {
 	var times []time.Duration
 	for _, s := range r.Samples {
 		times = append(times, s.Intended)
@@ -83,23 +83,24 @@ func arrivals(r Report) []time.Duration {
 // direct hands requests to a handler without a network between them, so that virtual time can pass.
 type direct struct{ handler http.Handler }
 
-func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
+func (d direct) get(ctx context.Context, _ int, deadline time.Time) (int, error) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	w := httptest.NewRecorder()
-	d.handler.ServeHTTP(w, r)
-	if err := r.Context().Err(); err != nil {
-		return nil, err
-	}
-	return w.Result(), nil
+	d.handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil))
+	return w.Code, ctx.Err()
 }
+
+func (d direct) close() {}
 
 func directLoad(t *testing.T, handler http.Handler, options LoadOptions) *Load {
 	t.Helper()
-	options.URL = "http://127.0.0.1:1/"
+	options.URLs = []string{"http://127.0.0.1:1/"}
 	load, err := NewLoad(options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	load.transport = direct{handler}
+	load.servers = direct{handler}
 	return load
 }
 
@@ -111,7 +112,7 @@ func TestLoadIsAPoissonProcessAndMeasuresTheQueue(t *testing.T) {
 		load.Run(t.Context())
 		report := load.Report(0, load.Elapsed())
 		within(t, "requests", float64(report.Requests), rate*100, 0.02)
-		times := arrivals(report)
+		times := arrivalTimes(report)
 		var squares float64
 		for i := 1; i < len(times); i++ {
 			squares += math.Pow((times[i] - times[i-1]).Seconds(), 2)
@@ -175,7 +176,7 @@ func TestLatencyCountsFromTheIntendedStart(t *testing.T) {
 		load := directLoad(t, http.NotFoundHandler(), LoadOptions{Rate: 1})
 		load.began = time.Now()
 		time.Sleep(3 * time.Second)
-		load.request(t.Context(), time.Second)
+		load.request(t.Context(), 0, time.Second)
 		if got := load.samples[0].Latency; got != 2*time.Second {
 			t.Errorf("a request that was sent 2s late and answered at once took %v", got)
 		}

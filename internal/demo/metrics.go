@@ -24,6 +24,7 @@ const (
 	MetricsHuge                  // 50 MB of series
 	MetricsRedirect              // answers 302, to itself
 	MetricsAbsent                // answers 404
+	MetricsNoCPU                 // has everything but the CPU time
 )
 
 // hugePage is how much MetricsHuge sends.
@@ -32,13 +33,14 @@ const hugePage = 50 << 20
 // metricsPage serves the metrics of one backend, under the names that the Go client library and its HTTP
 // middleware use.
 type metricsPage struct {
-	fault    atomic.Int32
+	broken   atomic.Int32
 	handler  http.Handler
+	noCPU    http.Handler
 	requests *prometheus.CounterVec
 	duration prometheus.Histogram
 }
 
-func newMetricsPage(b *Backend) *metricsPage {
+func newMetricsPage(b *Backend, start time.Time, fault MetricsFault) *metricsPage {
 	p := &metricsPage{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "http_requests_total", Help: "HTTP requests answered, by status code.",
@@ -48,12 +50,13 @@ func newMetricsPage(b *Backend) *metricsPage {
 			Buckets: prometheus.ExponentialBuckets(0.001, 1.5, 25), // up to 17 s
 		}),
 	}
-	started := float64(b.epoch.UnixMilli()) / 1000
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(p.requests, p.duration,
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "process_cpu_seconds_total", Help: "CPU time used, in seconds.",
-		}, func() float64 { return b.Usage().CPU.Seconds() }),
+	started := float64(start.UnixMilli()) / 1000
+	cpu := prometheus.NewRegistry()
+	cpu.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "process_cpu_seconds_total", Help: "CPU time used, in seconds.",
+	}, func() float64 { return b.reportedCPU().Seconds() }))
+	rest := prometheus.NewRegistry()
+	rest.MustRegister(p.requests, p.duration,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "process_start_time_seconds", Help: "Start of the process, in seconds since the Unix epoch.",
 		}, func() float64 { return started }),
@@ -64,7 +67,9 @@ func newMetricsPage(b *Backend) *metricsPage {
 			Name: "go_sched_gomaxprocs_threads", Help: "CPUs that may run Go code at the same time.",
 		}, func() float64 { return float64(b.config.Workers) }),
 	)
-	p.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	p.handler = promhttp.HandlerFor(prometheus.Gatherers{rest, cpu}, promhttp.HandlerOpts{})
+	p.noCPU = promhttp.HandlerFor(rest, promhttp.HandlerOpts{})
+	p.setFault(fault)
 	return p
 }
 
@@ -73,10 +78,11 @@ func (p *metricsPage) observe(code int, took time.Duration) {
 	p.duration.Observe(took.Seconds())
 }
 
-func (p *metricsPage) setFault(fault MetricsFault) { p.fault.Store(int32(fault)) }
+func (p *metricsPage) setFault(fault MetricsFault) { p.broken.Store(int32(fault)) }
+func (p *metricsPage) fault() MetricsFault         { return MetricsFault(p.broken.Load()) }
 
 func (p *metricsPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	switch MetricsFault(p.fault.Load()) {
+	switch p.fault() {
 	case MetricsHang:
 		<-r.Context().Done()
 	case MetricsError:
@@ -95,6 +101,8 @@ http_requests_in_flight NaN
 		http.Redirect(w, r, r.URL.Path, http.StatusFound)
 	case MetricsAbsent:
 		http.NotFound(w, r)
+	case MetricsNoCPU:
+		p.noCPU.ServeHTTP(w, r)
 	default:
 		p.handler.ServeHTTP(w, r)
 	}

@@ -116,6 +116,12 @@ func (q *queue) pause(now time.Duration, paused bool) {
 	q.takeWaiting(now)
 }
 
+// drop forgets all requests, running and waiting. What was done for them counts; they never end.
+func (q *queue) drop(now time.Duration) {
+	q.occupied, q.cpu = q.usage(now)
+	q.running, q.waiting = nil, nil
+}
+
 // usage returns the worker time that requests have taken up to now, of running ones the part that is
 // over, and the CPU time among it.
 func (q *queue) usage(now time.Duration) (occupied, cpu time.Duration) {
