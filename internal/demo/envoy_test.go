@@ -53,7 +53,7 @@ func TestRealEnvoySharesTheLoadOfTheRig(t *testing.T) {
 	if err := envoy.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	report, err := RunLoad(t.Context(), LoadOptions{URL: fmt.Sprintf("http://127.0.0.1:%d/", listener), Rate: 200, Duration: 200 * time.Millisecond, Seed: 1})
+	report, err := RunLoad(t.Context(), LoadOptions{URLs: []string{fmt.Sprintf("http://127.0.0.1:%d/", listener)}, Rate: 200, Duration: 200 * time.Millisecond, Seed: 1})
 	if err != nil || report.Requests == 0 || report.OK != report.Requests {
 		t.Fatalf("%v of %d, %v", report.ByStatus, report.Requests, err)
 	}
