@@ -140,7 +140,7 @@ func runDemo(ctx context.Context, out io.Writer, o demoOptions) (err error) {
 		return verdict
 	}
 	r.screen.Printf("\nstays up until Ctrl-C:\n  control plane  %s\n  through Envoy  http://%s/\n  Envoy's admin  %s\n  configuration  %s\n",
-		r.stack.AdminURL, r.listener, r.stack.EnvoyAdminURL, filepath.Dir(r.policy))
+		r.stack.AdminURL, r.listener, r.stack.Envoys[0].AdminURL(), filepath.Dir(r.policy))
 	const forever = 1 << 62
 	if err := r.watch(ctx, "running", forever); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -202,7 +202,7 @@ func startRig(ctx context.Context, screen *demo.Screen, dir string) (_ *rig, err
 	}
 
 	r.stack, err = demo.StartStack(ctx, demo.StackOptions{
-		Binary: self, EnvoyPath: envoyPath, Dir: dir, ConfigDir: config, Fleet: demoFleet,
+		Binary: self, EnvoyPath: envoyPath, Dir: dir, ConfigDir: config, Fleets: []string{demoFleet},
 		XDSPort: 18000, AdminPort: 19000, EnvoyAdminPort: 9901,
 	})
 	if err != nil {

@@ -34,8 +34,6 @@ type BackendConfig struct {
 	Started time.Time
 	// Metrics is what the metrics page is like from the start.
 	Metrics MetricsFault
-	// LoadReports adds to each answer how busy the server is, for balancers that listen to that.
-	LoadReports bool
 }
 
 const defaultQueueLimit = 256
@@ -76,7 +74,7 @@ type Backend struct {
 	stopped chan struct{} // closed when Serve has returned
 	page    atomic.Pointer[metricsPage]
 
-	blackHole atomic.Bool
+	blackHole, reporting atomic.Bool
 
 	mu        sync.Mutex // guards what follows
 	queue     queue
@@ -178,7 +176,7 @@ func (b *Backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	code := b.simulate(r.Context())
 	page.observe(code, time.Since(began))
-	if b.config.LoadReports {
+	if b.reporting.Load() {
 		if report := b.loadReport(code); report != "" {
 			w.Header()[loadReportHeader] = []string{report}
 		}
@@ -299,6 +297,9 @@ func (b *Backend) SetReportedCPU(share float64) error {
 	b.change(func(now time.Duration) { b.reported.claim(now, b.cpu(now), share*float64(b.config.Workers)) })
 	return nil
 }
+
+// SetLoadReports adds to each answer how busy the server is, for balancers that listen to that.
+func (b *Backend) SetLoadReports(on bool) { b.reporting.Store(on) }
 
 // SetBlackHole lets the server accept requests, those for its metrics too, and never answer them, or
 // behave again. What it has swallowed stays swallowed.

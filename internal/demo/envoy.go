@@ -85,6 +85,9 @@ func StartEnvoy(o EnvoyOptions) (*Envoy, error) {
 	return &Envoy{Process: process, adminURL: o.AdminURL}, nil
 }
 
+// AdminURL is the admin port, without a slash at the end.
+func (e *Envoy) AdminURL() string { return e.adminURL }
+
 // WaitReady waits until Envoy is LIVE. It fails if Envoy ends or the context does.
 func (e *Envoy) WaitReady(ctx context.Context) error {
 	return WaitHTTP(ctx, e.Process, e.adminURL+"/ready")
