@@ -16,7 +16,7 @@ type topology struct {
 	load             float64 // of the servers' capacity
 	envoys           int     // each gets an equal part of the requests
 	concurrency      int     // worker threads of each Envoy
-	withoutCPU       int     // so many servers export no CPU metric
+	withoutCPU       int     // so many servers, of middling speed, export no CPU metric
 }
 
 // standard is the topology of every scenario that does not say otherwise.
@@ -46,7 +46,10 @@ func (t topology) serverConfigs(lane, repetition int) []demo.BackendConfig {
 		configs[i] = demo.BackendConfig{
 			Address: netip.AddrPortFrom(address, serverPort), Workers: t.workers, Speed: speed,
 			Work: demo.Distribution{Shape: demo.HyperExponential, Mean: t.work},
-			Seed: uint64(repetition*t.servers + i),
+			Seed: uint64(repetition*t.servers + i), Started: serversStarted,
+		}
+		if i >= t.servers/2 && i < t.servers/2+t.withoutCPU {
+			configs[i].Metrics = demo.MetricsNoCPU
 		}
 	}
 	return configs

@@ -90,7 +90,7 @@ type counts struct{ served, failed, rejected uint64 }
 
 // StartBackend listens and serves until Close.
 func StartBackend(config BackendConfig) (*Backend, error) {
-	b, err := newBackend(config)
+	b, err := NewBackend(config)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,8 @@ func (b *Backend) listen(address netip.AddrPort) (netip.AddrPort, error) {
 	return netip.MustParseAddrPort(listener.Addr().String()), nil
 }
 
-func newBackend(config BackendConfig) (*Backend, error) {
+// NewBackend makes a backend that does not listen: a handler for requests that come another way.
+func NewBackend(config BackendConfig) (*Backend, error) {
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("simulated backend: %w", err)
 	}
@@ -140,7 +141,7 @@ func newBackend(config BackendConfig) (*Backend, error) {
 	return b, nil
 }
 
-// Address is where the backend listens.
+// Address is where the backend listens. Zero if it does not.
 func (b *Backend) Address() netip.AddrPort { return b.address }
 
 // Config is what the backend was started with.
@@ -148,11 +149,20 @@ func (b *Backend) Config() BackendConfig { return b.config }
 
 // Close ends the server at once; requests in flight are cut off.
 func (b *Backend) Close() error {
-	err := b.server.Close()
-	<-b.stopped
+	err := b.hangUp()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stopTimer()
+	return err
+}
+
+// hangUp stops listening and cuts all connections.
+func (b *Backend) hangUp() error {
+	if b.server == nil {
+		return nil
+	}
+	err := b.server.Close()
+	<-b.stopped
 	return err
 }
 

@@ -29,7 +29,7 @@ func testBackend(t *testing.T, config BackendConfig) *Backend {
 	if !config.Address.IsValid() {
 		config.Address = loopback
 	}
-	b, err := newBackend(config)
+	b, err := NewBackend(config)
 	if err != nil {
 		t.Fatal(err)
 	}
