@@ -42,8 +42,8 @@ func TestArmWithoutARunThatCountsHasNoFigures(t *testing.T) {
 }
 
 func TestUnknownArmsAreRefused(t *testing.T) {
-	if _, err := armsOf("Capacity,PID"); err == nil || !strings.Contains(err.Error(), `"PID"`) || !strings.Contains(err.Error(), "oracle") {
-		t.Errorf("error %v, want one that names PID and lists the arms", err)
+	if _, err := armsOf("Capacity,Magic"); err == nil || !strings.Contains(err.Error(), `"Magic"`) || !strings.Contains(err.Error(), "oracle") {
+		t.Errorf("error %v, want one that names Magic and lists the arms", err)
 	}
 }
 
