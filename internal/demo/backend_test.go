@@ -335,7 +335,7 @@ func TestBadKnobsAreRefused(t *testing.T) {
 		}
 	}
 	b := testBackend(t, good)
-	for _, err := range []error{b.SetSpeed(0), b.SetHiddenSlowdown(0.5), b.SetErrorRate(math.NaN()), b.SetErrorRate(1.1)} {
+	for _, err := range []error{b.SetSpeed(0), b.SetHiddenSlowdown(0.5), b.SetErrorRate(math.NaN()), b.SetErrorRate(1.1), b.SetReportedCPU(-0.1), b.SetReportedCPU(math.NaN())} {
 		if err == nil {
 			t.Error("a bad value was accepted")
 		}
