@@ -53,21 +53,6 @@ func TestUnknownScenariosAreRefused(t *testing.T) {
 	}
 }
 
-// TestScenariosTouchWhatTheySay: a fault falls on as many of twelve servers as its scenario says.
-func TestScenariosTouchWhatTheySay(t *testing.T) {
-	for name, which := range map[string]func(i, n int) bool{"quarter": quarter, "one": one, "twoThirds": twoThirds} {
-		touched := 0
-		for i := range 12 {
-			if which(i, 12) {
-				touched++
-			}
-		}
-		if want := map[string]int{"quarter": 3, "one": 1, "twoThirds": 8}[name]; touched != want {
-			t.Errorf("%s touches %d of 12, want %d", name, touched, want)
-		}
-	}
-}
-
 func TestSpeedsGoFromOneToTheFastest(t *testing.T) {
 	configs := topology{servers: 4, workers: 2, fastest: 4, work: time.Millisecond}.serverConfigs(0, 1)
 	for i, want := range []float64{1, 2, 3, 4} {
