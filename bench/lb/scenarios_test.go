@@ -284,3 +284,18 @@ func TestScenariosHaveNamesOfTheirOwnAndSayWhatHappens(t *testing.T) {
 		}
 	}
 }
+
+func TestUnknownScenariosAreRefused(t *testing.T) {
+	if _, err := scenariosOf("uneven,flood"); err == nil || !strings.Contains(err.Error(), `"flood"`) || !strings.Contains(err.Error(), "sinkhole") {
+		t.Errorf("error %v, want one that names flood and lists the scenarios", err)
+	}
+}
+
+func TestSpeedsGoFromOneToTheFastest(t *testing.T) {
+	configs := topology{servers: 4, workers: 2, fastest: 4, work: time.Millisecond}.serverConfigs(0, 1)
+	for i, want := range []float64{1, 2, 3, 4} {
+		if configs[i].Speed != want {
+			t.Errorf("server %d has speed %v, want %v", i, configs[i].Speed, want)
+		}
+	}
+}

@@ -122,8 +122,11 @@ type EnvoyHost struct {
 }
 
 // Hosts returns the hosts of all clusters.
-func (e *Envoy) Hosts(ctx context.Context) ([]EnvoyHost, error) {
-	body, err := get(ctx, e.adminURL+"/clusters?format=json")
+func (e *Envoy) Hosts(ctx context.Context) ([]EnvoyHost, error) { return EnvoyHosts(ctx, e.adminURL) }
+
+// EnvoyHosts returns the hosts of all clusters of the Envoy with this admin port.
+func EnvoyHosts(ctx context.Context, adminURL string) ([]EnvoyHost, error) {
+	body, err := get(ctx, adminURL+"/clusters?format=json")
 	if err != nil {
 		return nil, err
 	}
