@@ -66,6 +66,7 @@ func (c BackendConfig) validate() error {
 type Backend struct {
 	config BackendConfig
 	epoch  time.Time
+	name   []string // the value of a header
 
 	address netip.AddrPort
 
@@ -131,6 +132,7 @@ func NewBackend(config BackendConfig) (*Backend, error) {
 	b := &Backend{
 		config: config,
 		epoch:  time.Now(),
+		name:   []string{config.Address.String()},
 		queue:  queue{workers: config.Workers, limit: config.QueueLimit, speed: config.Speed, hidden: 1},
 		random: rand.New(rand.NewPCG(config.Seed, 0x6261636b656e64)),
 	}
@@ -191,10 +193,14 @@ func (b *Backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.Header()[loadReportHeader] = []string{report}
 		}
 	}
-	w.Header().Set("X-Demo-Backend", b.config.Address.String())
+	header := w.Header()
+	header["X-Demo-Backend"] = b.name
+	header["Content-Type"] = plainText // or it would be guessed from the content, each time
 	w.WriteHeader(code)
 	_, _ = io.WriteString(w, strconv.Itoa(code)+"\n")
 }
+
+var plainText = []string{"text/plain; charset=utf-8"}
 
 // statusClientGone is what web servers write into their logs for a client that went away; nobody
 // receives it.
