@@ -16,8 +16,9 @@ import (
 // of its value. The gains are from a search (kp 0 to 0.5, ki 0.02 to 0.16, kd 0 and 0.1, smoothing 1 to 0.1)
 // on servers of speed 1 to 4 with just that scatter, for the least max/avg utilisation in the fourth minute
 // from equal weights, and among equals for the least in the second. Half the integral gain needs three
-// minutes to get there, twice as much follows the scatter; kp and kd hardly matter. In-flight requests
-// count only when a queue has formed, or it would be their scatter that is evened out. A server that
+// minutes to get there, twice as much follows the scatter; kp and kd hardly matter. On the rig's servers,
+// in virtual time and picked exactly by weight, max/avg over a minute is then 1.08 in the second minute and
+// 1.05 in the third. In-flight requests count only when a queue has formed, or it would be their scatter that is evened out. A server that
 // says nothing of its CPU keeps its weight and is not part of the mean.
 type pid struct {
 	Servers []pidServer
