@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,12 +42,8 @@ func testRig(t *testing.T, lane int, alter func(*topology)) rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.servers.Close() })
-	for range r.envoys {
-		port, err := demo.FreePort(0, netip.MustParseAddr("127.0.0.1"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.listeners = append(r.listeners, port)
+	for i := range r.envoys {
+		r.listeners = append(r.listeners, r.port(20+i))
 	}
 	return r
 }
