@@ -81,10 +81,12 @@ func serve(t *testing.T, r rig, rate float64, duration time.Duration) {
 // hosts are those of the servers in the i-th Envoy of the rig, in the order of the servers.
 func hosts(t *testing.T, r rig, i int) []demo.EnvoyHost {
 	t.Helper()
-	all, err := demo.EnvoyHosts(t.Context(), fmt.Sprintf("http://127.0.0.1:%d", r.port(10+i)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var all []demo.EnvoyHost
+	eventually(t, fmt.Sprintf("Envoy %d answers", i), func() (answered bool) {
+		var err error
+		all, err = demo.EnvoyHosts(t.Context(), fmt.Sprintf("http://127.0.0.1:%d", r.port(10+i)))
+		return err == nil // a machine that is busy with other things may make it miss the deadline
+	})
 	var list []demo.EnvoyHost
 	for _, server := range r.servers {
 		j := slices.IndexFunc(all, func(h demo.EnvoyHost) bool { return h.Address == server.Address().String() })
