@@ -1,10 +1,5 @@
 package main
 
-import (
-	"fmt"
-	"strings"
-)
-
 // arms that can be compared. The first four differ in the BalancePolicy alone. The others are what an
 // Envoy can do without our control plane, with everything but the balancer as we would have configured it.
 var arms = []arm{
@@ -26,27 +21,4 @@ var arms = []arm{
 		about: "Envoy's ROUND_ROBIN with weights from a PID controller on CPU and requests in flight"},
 	{name: "oracle", start: static(balancer{Policy: leastRequest, weighted: true}),
 		about: "Envoy alone, LEAST_REQUEST as ours, with the true speeds as weights, which nobody is told"},
-}
-
-func armNames() []string {
-	var names []string
-	for _, a := range arms {
-		names = append(names, a.name)
-	}
-	return names
-}
-
-func armsOf(list string) ([]arm, error) {
-	var chosen []arm
-next:
-	for name := range strings.SplitSeq(list, ",") {
-		for _, a := range arms {
-			if a.name == name {
-				chosen = append(chosen, a)
-				continue next
-			}
-		}
-		return nil, fmt.Errorf("arm %q: want one of %s", name, strings.Join(armNames(), ", "))
-	}
-	return chosen, nil
 }

@@ -13,16 +13,14 @@ import (
 	"time"
 
 	"evenkeel.io/controlplane/internal/demo"
-	"evenkeel.io/controlplane/internal/lastgood"
-	"evenkeel.io/controlplane/internal/weights"
 )
 
 // testLane is the first of the tests' lanes, far from those that a measurement next to them would use, and
 // from those of other tests of this package that run now.
-var testLane = 20 + os.Getpid()%15*testLanes
+var testLane = 20 + os.Getpid()%11*testLanes
 
 // testLanes is how many lanes the tests use.
-const testLanes = 6
+const testLanes = 8
 
 // testRig is started servers, quick ones, and what an arm needs. It skips where there is no Envoy.
 func testRig(t *testing.T, lane int, alter func(*topology)) rig {
@@ -50,11 +48,11 @@ func testRig(t *testing.T, lane int, alter func(*topology)) rig {
 
 func start(t *testing.T, name string, r rig) *running {
 	t.Helper()
-	chosen, err := armsOf(name)
+	chosen, err := armNamed(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, err := chosen[0].start(t.Context(), r)
+	at, err := chosen.start(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,40 +282,8 @@ func TestControlPlaneIsKilledAndRevivedOnItsState(t *testing.T) {
 	}
 	defer next.servers.Close()
 	start(t, "Capacity", next)
-	if !uneven(next) {
+	// What the killed one saved last may be older than what it had published.
+	if list := hosts(t, next, 0); list[3].Weight <= list[0].Weight {
 		t.Error("on another lane it starts from nothing")
-	}
-}
-
-func TestMovedStateIsOnTheLanesAddresses(t *testing.T) {
-	path := t.TempDir()
-	if err := moveState(path, 1); err != nil {
-		t.Fatalf("no state: %v", err)
-	}
-	dir, err := lastgood.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	saved := lastgood.State{Services: map[string]weights.MachineState{"lb/servers:80": {
-		Service: "lb/servers:80", Endpoints: []weights.EndpointState{{Address: "127.0.16.12:18080", X: 0.1 + 0.2}},
-	}}}
-	if err := dir.Save(saved); err != nil {
-		t.Fatal(err)
-	}
-	if err := moveState(path, 3); err != nil {
-		t.Fatal(err)
-	}
-	got, err := dir.Load()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if e := got.Services["lb/servers:80"].Endpoints[0]; e.Address != "127.0.19.12:18080" || e.X != 0.1+0.2 {
-		t.Errorf("%s with x = %v", e.Address, e.X)
-	}
-}
-
-func TestUnknownArmsAreRefused(t *testing.T) {
-	if _, err := armsOf("Capacity,Magic"); err == nil || !strings.Contains(err.Error(), `"Magic"`) || !strings.Contains(err.Error(), "oracle") {
-		t.Errorf("error %v, want one that names Magic and lists the arms", err)
 	}
 }

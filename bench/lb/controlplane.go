@@ -3,23 +3,21 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"text/template"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
 	"evenkeel.io/controlplane/internal/demo"
-	"evenkeel.io/controlplane/internal/lastgood"
 )
 
 // controlPlane balances by a BalancePolicy of these fields and no others. Each Envoy belongs to a Gateway
@@ -39,7 +37,7 @@ func controlPlane(policy ...string) func(context.Context, rig) (*running, error)
 		if err := os.WriteFile(filepath.Join(config, "lb.yaml"), text.Bytes(), 0o600); err != nil {
 			return nil, err
 		}
-		if err := moveState(r.state, r.lane); err != nil {
+		if err := moveState(r.state, r.lane, time.Now()); err != nil {
 			return nil, err
 		}
 		fleets := make([]string, len(r.listeners))
@@ -135,33 +133,6 @@ func metricsPage(ctx context.Context, url string) (map[string]*dto.MetricFamily,
 		return nil, fmt.Errorf("%s: %w", url, err)
 	}
 	return families, nil
-}
-
-var laneAddress = regexp.MustCompile(`\b127\.0\.\d+\.`)
-
-// moveState makes what was learnt on another lane known of the servers of this one, which differ in their
-// addresses alone.
-func moveState(path string, lane int) error {
-	dir, err := lastgood.Open(path)
-	if err != nil {
-		return err
-	}
-	state, err := dir.Load()
-	if errors.Is(err, lastgood.ErrNone) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	text, err := json.Marshal(state)
-	if err != nil {
-		return err
-	}
-	text = laneAddress.ReplaceAll(text, fmt.Appendf(nil, "127.0.%d.", firstLane+lane))
-	var moved lastgood.State
-	if err := json.Unmarshal(text, &moved); err != nil {
-		return err
-	}
-	return dir.Save(moved)
 }
 
 // addresses of the servers, without the port.

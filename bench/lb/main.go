@@ -1,13 +1,23 @@
-// Command lb measures how evenly and how fast one real Envoy serves a load from servers of uneven speed,
-// under several ways to balance it. It prints a report in Markdown; docs/benchmarks/lb.md is one.
+// Command lb measures how evenly and how fast real Envoys serve a load from servers of uneven speed, in
+// quiet and in trouble, under several ways to balance it. It runs a plan and keeps what it measured, and
+// writes a report of that; docs/benchmarks/lb.md is one.
 //
-//	make build && go run ./bench/lb > docs/benchmarks/lb.md
+//	make build
+//	go run ./bench/lb run -plan standard -results /tmp/lb
+//	go run ./bench/lb report -results /tmp/lb -out docs/benchmarks
 //
-// Every run starts from nothing (fresh servers, control plane and Envoy), lets the system settle, and
-// measures a window. The ways to balance ("arms") take turns, repetition by repetition, so that whatever
-// else the machine does falls on all of them alike; in one repetition all arms see the same arrival times
-// and the same sequence of work on each server. A run during which the machine was too busy to trust its
-// latencies is shown and left out of the medians.
+// A run is a scenario (what happens) under an arm (a way to balance) in a repetition (a seed of arrivals and
+// work). It starts from fresh servers, lets the system settle, and measures a window; an arm that learns
+// starts from what it knew at the end of a warm-up. Several rigs run side by side, each in a lane of
+// addresses and ports of its own, and all arms of a repetition at the same time where there are lanes
+// enough. A run during which the machine was too busy to trust its latencies is kept and does not count.
+//
+//	what is compared    plan.go, schedule.go
+//	what happens        topology.go, scenarios.go, arms.go and a file for each kind of arm
+//	a run               execute.go, run.go, warm.go, state.go, record.go, histogram.go
+//	what it means       study.go, statistics.go, bars.go, report.go, plot.go, chart
+//
+// What does not belong here: simulated time, which bench/sim has.
 package main
 
 import (
@@ -15,15 +25,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
-	"time"
 
 	"evenkeel.io/controlplane/internal/demo"
 )
@@ -31,213 +37,132 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := benchmark(ctx, os.Args[1:]); err != nil {
+	if err := command(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "lb:", err)
+		stop()
 		os.Exit(1)
 	}
 }
 
-// experiment is what all runs have in common.
-type experiment struct {
-	topology
-	binary, envoy string
-	warmup        time.Duration
-	window        time.Duration
-	repetitions   int
-	busyLimit     float64
-	raw           string
-	arms          []arm
-	scenarios     []scenario
-}
+const usage = `lb measures ways to balance on real Envoys.
 
-func benchmark(ctx context.Context, args []string) error {
-	x := experiment{topology: standard}
-	flags := flag.NewFlagSet("lb", flag.ExitOnError)
-	flags.StringVar(&x.binary, "binary", "bin/controlplane", "the control plane's program (make build)")
-	flags.IntVar(&x.servers, "servers", 12, "number of servers, 2 to 200")
-	flags.IntVar(&x.workers, "workers", 2, "workers of each server")
-	flags.Float64Var(&x.fastest, "fastest", 4, "speed of the fastest server; the slowest has 1")
-	flags.DurationVar(&x.work, "work", 60*time.Millisecond, "mean service time at speed 1")
-	flags.Float64Var(&x.load, "load", 0.7, "offered load, as a part of the capacity of all servers")
-	flags.DurationVar(&x.warmup, "warmup", 30*time.Second, "time to settle before the window")
-	flags.DurationVar(&x.window, "window", time.Minute, "time that is measured")
-	flags.IntVar(&x.repetitions, "repetitions", 3, "runs of each arm")
-	flags.Float64Var(&x.busyLimit, "busy-limit", 0.8, "share of the machine above which a run does not count")
-	flags.StringVar(&x.raw, "raw", "", "folder for every request of every run, as CSV; empty: not kept")
-	names := flags.String("arms", "LEAST_REQUEST,Capacity", "arms to compare, the first is the baseline: "+strings.Join(armNames(), ", "))
-	stories := flags.String("scenarios", "uneven", "what happens to the servers: "+strings.Join(scenarioNames(), ", "))
-	_ = flags.Parse(args) // exits on an error
+  lb run -plan NAME -results DIR       run a plan; what DIR has already is not run again
+  lb report -results DIR -out DIR      write the report of what was run
 
-	var err error
-	if x.scenarios, err = scenariosOf(*stories); err != nil {
-		return err
-	}
-	if x.arms, err = armsOf(*names); err != nil {
-		return err
-	}
-	if x.servers < 2 || x.servers > 200 || x.workers < 1 || x.fastest < 1 || x.repetitions < 1 || x.window <= 0 {
-		return errors.New("want 2 to 200 servers, at least 1 worker, a fastest speed of at least 1, at least 1 repetition, a window")
-	}
-	if x.envoy, err = demo.FindEnvoy(); err != nil {
-		return err
-	}
-	if x.binary, err = filepath.Abs(x.binary); err != nil {
-		return err
-	}
-	if x.raw != "" {
-		if err := os.MkdirAll(x.raw, 0o755); err != nil {
-			return err
-		}
-	}
+Examples:
 
-	var runs []run
-	for _, s := range x.scenarios {
-		for repetition := range x.repetitions {
-			for _, a := range x.arms {
-				fmt.Fprintf(os.Stderr, "run %d of %d: %s, %s, repetition %d, %s\n",
-					len(runs)+1, len(x.scenarios)*x.repetitions*len(x.arms), s.name, a.name, repetition+1, x.warmup+x.window)
-				r, err := x.run(ctx, s, a, repetition)
-				if err != nil {
-					return fmt.Errorf("%s, %s: %w", s.name, a.name, err)
-				}
-				fmt.Fprintf(os.Stderr, "  %s\n", r)
-				runs = append(runs, r)
-			}
-		}
-	}
-	x.print(os.Stdout, strings.Join(append([]string{"go run ./bench/lb"}, args...), " "), runs)
-	return nil
-}
+  go run ./bench/lb run -plan smoke -results /tmp/lb-smoke
+  go run ./bench/lb run -plan standard -results /tmp/lb -dry-run
+  go run ./bench/lb run -plan standard -results /tmp/lb -only hidden,sinkhole -repetitions 2
+  go run ./bench/lb report -results /tmp/lb -out docs/benchmarks
 
-// run is what one arm did in one repetition of a scenario.
-type run struct {
-	scenario   string
-	arm        string
-	repetition int
-	// Highest over mean utilisation of the servers: over the whole window, and the median over its slices
-	// of five seconds.
-	imbalance, imbalance5s float64
-	p50, p99               time.Duration
-	goodput                float64 // share of the requests answered with 2xx within a second
-	busy                   float64 // share of the machine
-	counted                bool    // the machine was not too busy
-}
+"lb run -help" and "lb report -help" list the flags.
+`
 
-func (r run) String() string {
-	flag := ""
-	if !r.counted {
-		flag = ", does not count"
+func command(ctx context.Context, args []string) error {
+	name := "help"
+	if len(args) > 0 {
+		name = args[0]
 	}
-	return fmt.Sprintf("max/avg %.3f, over 5 s %.3f, p50 %.1f ms, p99 %.0f ms, goodput %.2f %%, machine %.0f %% busy%s",
-		r.imbalance, r.imbalance5s, milliseconds(r.p50), milliseconds(r.p99), r.goodput*100, r.busy*100, flag)
-}
-
-func milliseconds(d time.Duration) float64 { return float64(d) / 1e6 }
-
-// run starts everything, measures, and takes it down again.
-func (x experiment) run(ctx context.Context, s scenario, a arm, repetition int) (run, error) {
-	if s.alter != nil {
-		s.alter(&x.topology)
-	}
-	dir, err := os.MkdirTemp("", "evenkeel-lb-")
-	if err != nil {
-		return run{}, err
-	}
-	defer os.RemoveAll(dir)
-	servers, err := demo.StartFleet(x.serverConfigs(0, repetition))
-	if err != nil {
-		return run{}, err
-	}
-	defer servers.Close()
-	listener, err := demo.FreePort(0, netip.MustParseAddr("127.0.0.1"))
-	if err != nil {
-		return run{}, err
-	}
-	at, err := a.start(ctx, rig{
-		topology: x.topology, binary: x.binary, envoy: x.envoy, dir: dir, state: filepath.Join(dir, "state"),
-		servers: servers, listeners: []uint16{listener},
-	})
-	if err != nil {
-		return run{}, err
-	}
-	defer at.stop()
-	load, stopLoad, err := demo.StartLoad(ctx, demo.LoadOptions{
-		URLs: []string{fmt.Sprintf("http://127.0.0.1:%d/", listener)}, Rate: x.load * servers.Capacity(), Seed: uint64(repetition + 1),
-	})
-	if err != nil {
-		return run{}, err
-	}
-	defer stopLoad()
-
-	if err := pause(ctx, x.warmup); err != nil {
-		return run{}, err
-	}
-	machine, err := demo.ReadMachineTime()
-	if err != nil {
-		return run{}, fmt.Errorf("the share of the machine in use: %w", err)
-	}
-	during, endDuring := context.WithCancel(ctx)
-	var events sync.WaitGroup
-	defer func() { endDuring(); events.Wait() }()
-	if s.during != nil {
-		events.Go(func() { s.during(during, stage{servers: servers, arm: at}) })
-	}
-	from, usage := load.Elapsed(), servers.Usage()
-	var short []float64
-	for slice, end := usage, from+x.window; load.Elapsed() < end; {
-		if err := pause(ctx, min(5*time.Second, end-load.Elapsed())); err != nil {
-			return run{}, err
-		}
-		now := servers.Usage()
-		short = append(short, demo.MaxOverMean(demo.Utilisations(slice, now)))
-		slice = now
-	}
-	utilisations := demo.Utilisations(usage, servers.Usage())
-	to := load.Elapsed()
-	machineNow, err := demo.ReadMachineTime()
-	if err != nil {
-		return run{}, err
-	}
-	// Requests of the window that are still under way count too, slow ones above all.
-	if err := pause(ctx, 2*time.Second); err != nil {
-		return run{}, err
-	}
-	report := load.Report(from, to)
-	r := run{
-		scenario: s.name, arm: a.name, repetition: repetition,
-		imbalance: demo.MaxOverMean(utilisations), imbalance5s: demo.Median(short),
-		p50: report.P50, p99: report.P99, goodput: report.Goodput(), busy: machineNow.BusyShare(machine),
-	}
-	r.counted = r.busy <= x.busyLimit
-	return r, x.keep(r, report)
-}
-
-// keep writes every request of a run to a file of its own, if that is wanted.
-func (x experiment) keep(r run, report demo.Report) error {
-	if x.raw == "" {
+	switch name {
+	case "run":
+		return runCommand(ctx, args)
+	case "report":
+		return reportCommand(args)
+	case "help", "-h", "-help", "--help":
+		fmt.Print(usage)
 		return nil
 	}
-	var text strings.Builder
-	text.WriteString("intended_us,latency_us,status\n")
-	for _, s := range report.Samples {
-		text.WriteString(strconv.FormatInt((s.Intended - report.From).Microseconds(), 10))
-		text.WriteByte(',')
-		text.WriteString(strconv.FormatInt(s.Latency.Microseconds(), 10))
-		text.WriteByte(',')
-		text.WriteString(strconv.Itoa(s.Status))
-		text.WriteByte('\n')
-	}
-	name := fmt.Sprintf("%s-%s-%d.csv", r.scenario, r.arm, r.repetition+1)
-	return os.WriteFile(filepath.Join(x.raw, name), []byte(text.String()), 0o644)
+	return fmt.Errorf("%q: want run or report; lb -help shows examples", name)
 }
 
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+const maxLanes = 16
+
+func runCommand(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("lb run", flag.ContinueOnError)
+	known := make([]string, len(plans))
+	for i, p := range plans {
+		known[i] = p.name + " (" + p.about + ")"
 	}
+	name := flags.String("plan", "standard", "what to run: "+strings.Join(known, ", "))
+	results := flags.String("results", "", "folder for what is measured and learnt; what it has already is not run again")
+	only := flags.String("only", "", "scenarios of the plan, comma-separated; empty: all of them")
+	repetitions := flags.Int("repetitions", 0, "repetitions of every arm; 0: as planned")
+	lanes := flags.Int("lanes", 3, fmt.Sprintf("rigs side by side, 1 to %d", maxLanes))
+	dense := flags.Bool("dense", false, "leave no lane free: faster, but some arms of a repetition run one after the other")
+	window := flags.Duration("window", 0, "time that is measured; 0: as planned")
+	settle := flags.Duration("settle", -1, "time before the window; negative: as planned")
+	warmup := flags.Duration("warmup", 0, "time that an arm may learn before its runs; 0: as planned")
+	busyLimit := flags.Float64("busy-limit", 0.8, "share of the machine above which a run does not count")
+	again := flags.Bool("again", false, "run again what did not count, because the machine was too busy")
+	dryRun := flags.Bool("dry-run", false, "print what would be run, and how long it would take")
+	flags.BoolVar(dryRun, "n", false, "the same as -dry-run")
+	binary := flags.String("binary", "bin/controlplane", "the control plane's program (make build)")
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("argument %q: want flags only", flags.Arg(0))
+	}
+	p, err := planNamed(*name)
+	if err != nil {
+		return err
+	}
+	var names []string
+	if *only != "" {
+		names = strings.Split(*only, ",")
+	}
+	if *repetitions < 0 || *repetitions > 1000 || *lanes < 1 || *lanes > maxLanes {
+		return fmt.Errorf("-repetitions %d, -lanes %d: want at most 1000 repetitions and 1 to %d lanes", *repetitions, *lanes, maxLanes)
+	}
+	if p, err = p.restrict(names, *repetitions); err != nil {
+		return err
+	}
+	if err := p.check(); err != nil {
+		return err
+	}
+	if *window > 0 {
+		p.settings.Window = *window
+	}
+	if *settle >= 0 {
+		p.settings.Settle = *settle
+	}
+	if *warmup > 0 {
+		p.settings.Warmup = *warmup
+	}
+	if err := p.settings.validate(); err != nil {
+		return err
+	}
+	if *results == "" {
+		return errors.New("-results: want a folder")
+	}
+	r := runner{settings: p.settings, results: *results, busyLimit: *busyLimit}
+	if r.envoy, err = demo.FindEnvoy(); err != nil {
+		return err
+	}
+	if r.binary, err = filepath.Abs(*binary); err != nil {
+		return err
+	}
+	if r.made, err = newMaking(ctx, strings.Join(append([]string{"go run ./bench/lb"}, args...), " "), r.binary, r.envoy); err != nil {
+		return err
+	}
+	return r.execute(ctx, schedule(p, *lanes, *dense), *lanes, *again, *dryRun)
+}
+
+func reportCommand(args []string) error {
+	flags := flag.NewFlagSet("lb report", flag.ContinueOnError)
+	results := flags.String("results", "", "folder that lb run has filled")
+	out := flags.String("out", "docs/benchmarks", "folder for lb.md and its plots")
+	remarks := flags.String("remarks", "bench/lb/remarks.md", "paragraphs written by hand that follow what is lost; they may be missing")
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 || *results == "" {
+		return errors.New("want -results and flags only")
+	}
+	records, _, err := readRecords(filepath.Join(*results, journalName))
+	if err != nil {
+		return err
+	}
+	return writeReport(*out, *remarks, latest(records))
 }

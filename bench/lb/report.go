@@ -1,133 +1,256 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"math"
-	"runtime"
-
-	"evenkeel.io/controlplane/internal/demo"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 )
 
-// measure is a column of the report.
-type measure struct {
-	name   string
-	format string
-	value  func(run) float64
-}
-
-var measures = []measure{
-	{"max/avg utilisation, window", "%.3f", func(r run) float64 { return r.imbalance }},
-	{"max/avg, 5 s", "%.3f", func(r run) float64 { return r.imbalance5s }},
-	{"p50 ms", "%.1f", func(r run) float64 { return milliseconds(r.p50) }},
-	{"p99 ms", "%.0f", func(r run) float64 { return milliseconds(r.p99) }},
-	{"goodput %", "%.3f", func(r run) float64 { return r.goodput * 100 }},
-	{"machine busy %", "%.0f", func(r run) float64 { return r.busy * 100 }},
-}
-
-// print writes the whole report in Markdown: how it was made, medians of the runs that count, all runs.
-func (x experiment) print(out io.Writer, command string, runs []run) {
-	fmt.Fprintf(out, `# One real Envoy before uneven servers
-
-    %s
-
-%d simulated servers of %d workers each, of speeds from 1x to %gx, behind one Envoy on a machine of %d CPUs. A
-request takes %s on average at speed 1, hyper-exponentially distributed (squared coefficient of variation 4),
-and is queued first come, first served. Arrivals are a Poisson process at %.0f %% of the servers' capacity that does
-not wait for answers; latency counts from the moment a request should have been sent. Each of %d runs per arm
-starts from nothing, settles for %s and is measured for %s. The arms take turns, and in each turn all see the
-same arrival times. What happens in the window is said of each scenario.
-
-- LEAST_REQUEST: a BalancePolicy of mode Equal, which is Envoy's choice of the less busy of two servers, with
-  the outlier detection that every cluster of ours has.
-- Capacity: the same policy with mode Enforce, everything else at its default.
-- ROUND_ROBIN: Envoy alone. oracle: Envoy alone, with the servers' true speeds as weights.
-
-Utilisation is the share of its workers' time that a server was busy, known exactly to the simulation; max/avg is
-the busiest server over the mean, of the whole window and as the median over its slices of five seconds. Goodput is
-the share of requests answered with 2xx within a second. A run during which more than %.0f %% of the machine was in
-use does not count: its latencies are those of the machine.
-
-`, command, x.servers, x.workers, x.fastest, runtime.NumCPU(), x.work, x.load*100, x.repetitions, x.warmup, x.window, x.busyLimit*100)
-
-	for _, s := range x.scenarios {
-		var of []run
-		for _, r := range runs {
-			if r.scenario == s.name {
-				of = append(of, r)
-			}
+// writeReport writes lb.md and its plots into the folder. Plots of an earlier report are replaced.
+func writeReport(out, remarksFile string, records []record) error {
+	if len(records) == 0 {
+		return errors.New("there are no runs to report on")
+	}
+	remarks, err := os.ReadFile(remarksFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remarks: %w", err)
+	}
+	of := studies(records)
+	plots := drawAll(of)
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	old, err := filepath.Glob(filepath.Join(out, plotPrefix+"*.svg"))
+	if err != nil {
+		return err
+	}
+	for _, path := range old {
+		if err := os.Remove(path); err != nil {
+			return err
 		}
-		fmt.Fprintf(out, "## %s\n\nIn the window: %s.\n\n", s.name, s.about)
-		x.printMedians(out, of)
-		fmt.Fprintln(out, "\nEvery run:")
-		fmt.Fprintln(out)
-		printRuns(out, of)
-		fmt.Fprintln(out)
+	}
+	for _, p := range plots {
+		if err := os.WriteFile(filepath.Join(out, p.file), []byte(p.svg), 0o644); err != nil {
+			return err
+		}
+	}
+	var text strings.Builder
+	printReport(&text, records, of, plots, string(remarks))
+	return os.WriteFile(filepath.Join(out, "lb.md"), []byte(text.String()), 0o644)
+}
+
+func printReport(out *strings.Builder, records []record, of []*study, plots []plot, remarks string) {
+	fmt.Fprint(out, "# Ways to balance, on real Envoys\n\n")
+	printHow(out, records)
+	printBars(out, of)
+	printLosses(out, of)
+	if remarks = strings.TrimSpace(remarks); remarks != "" {
+		fmt.Fprintf(out, "%s\n\n", remarks)
+	}
+	for _, s := range of {
+		printStudy(out, s, plots)
 	}
 }
 
-func printRuns(out io.Writer, runs []run) {
-	printHeading(out, "run", "counts")
-	for _, r := range runs {
-		counts := "yes"
-		if !r.counted {
-			counts = "no: machine too busy"
+func printHow(out *strings.Builder, records []record) {
+	var commands []string
+	excluded := 0
+	first, last := records[0].Began, records[0].Began
+	for _, r := range records {
+		if !slices.Contains(commands, r.Made.Command) {
+			commands = append(commands, r.Made.Command)
 		}
-		fmt.Fprintf(out, "| %s %d | %s |", r.arm, r.repetition+1, counts)
-		for _, m := range measures {
-			fmt.Fprintf(out, " "+m.format+" |", m.value(r))
+		if !r.Counted {
+			excluded++
 		}
-		fmt.Fprintln(out)
+		if r.Began.Before(first) {
+			first = r.Began
+		}
+		if r.Began.After(last) {
+			last = r.Began
+		}
 	}
+	for _, c := range commands {
+		fmt.Fprintf(out, "    %s\n", c)
+	}
+	made, times := records[0].Made, records[0].settings
+	fmt.Fprintf(out, `
+%d runs from %s to %s (UTC), on a machine of %d CPUs (%s), with Envoy %s, %s and a control plane %s.
+
+`,
+		len(records), first.Format("2006-01-02 15:04"), last.Format("2006-01-02 15:04"), made.CPUs, made.System, made.Envoy, made.Go, made.program())
+	for _, r := range records {
+		if m := r.Made; m.ControlPlane != made.ControlPlane || m.Envoy != made.Envoy || m.Go != made.Go || m.CPUs != made.CPUs {
+			fmt.Fprint(out, "**These runs are not all of the same program or machine**; the line above is about the first.\n\n")
+			break
+		}
+	}
+	t := standard
+	fmt.Fprintf(out, `Unless a scenario says otherwise: %d simulated servers of %d workers each, of speeds from 1x to %gx, behind one Envoy of
+%d worker threads. A request takes %s on average at speed 1, hyper-exponentially distributed (squared coefficient of
+variation 4), and is queued first come, first served. Arrivals are a Poisson process at %.0f %% of the servers' capacity
+that does not wait for answers; clients give up after %s. A run settles for %s and is measured for %s; the arms that
+learn start from copies of what they knew after %s of quiet. What happens in the window is said of each scenario.
+All arms of a repetition see the same arrivals and the same sequence of work on each server, and run at the same
+time, side by side, as far as there is room (up to %d rigs here), else one after the other.
+
+`, t.servers, t.workers, t.fastest, t.concurrency, t.work, t.load*100, deadline, times.Settle, times.Window, times.Warmup, mostBeside(records))
+	for _, name := range armOrder() {
+		if a, err := armNamed(name); err == nil && slices.ContainsFunc(records, func(r record) bool { return r.Arm == name }) {
+			fmt.Fprintf(out, "- **%s**: %s\n", a.name, strings.TrimSuffix(a.about, "."))
+		}
+	}
+	fmt.Fprintf(out, `
+What the columns say, per arm over its runs:
+
+- max/avg: utilisation of the busiest server over the mean, of the whole window, and over slices of 5 s (the median).
+  A server is busy for as long as its workers hold requests, which the simulation knows exactly. Median of the runs.
+- p50, p99, p99.9: of answers with 2xx and of clients that gave up, from the moment the request should have been sent.
+  Median of the runs.
+- p99 of ours / theirs: geometric mean of the ratios of runs of the same repetition, and the interval that covers it in
+  nine of ten such measurements (Student's t on the logarithms). Below 1 ours is faster.
+- goodput: answers with 2xx within %s, of all requests of all runs; errors: other answers and lost connections.
+- settled: from the fault until the servers that lose traffic by it together get what they get in the last 15 s, to 15 %%
+  and for good. It goes by their share of the requests per second, the mean over 3 s, since weights cannot be seen of
+  every arm. Median of the runs; missing where no server loses a sixth of its share.
+- pushes/min: weight updates that Envoys were sent. machine: the share of it that was busy.
+
+%d of %d runs do not count, because the machine was too busy to trust their latencies. Figures are rounded after they
+were compared.
+
+`, deadline, excluded, len(records))
 }
 
-// printMedians prints a line per arm, and for each arm but the first the ratio to the first.
-func (x experiment) printMedians(out io.Writer, runs []run) {
-	printHeading(out, "median of", "runs")
-	var baseline []float64
-	for i, a := range x.arms {
-		counted := 0
-		medians := make([]float64, len(measures))
-		for j, m := range measures {
-			var values []float64
-			for _, r := range runs {
-				if r.arm == a.name && r.counted {
-					values = append(values, m.value(r))
-				}
-			}
-			counted, medians[j] = len(values), demo.Median(values)
+// program says which control plane it was.
+func (m making) program() string {
+	of := "of an unknown commit"
+	if m.Revision != "" {
+		of = "of commit " + m.Revision[:min(12, len(m.Revision))]
+		if m.Modified {
+			of += " with changes"
 		}
-		printLine(out, a.name, counted, medians)
-		if i == 0 {
-			baseline = medians
+	}
+	return fmt.Sprintf("%s (SHA-256 %s...)", of, m.ControlPlane)
+}
+
+func mostBeside(records []record) int {
+	most := 0
+	for _, r := range records {
+		most = max(most, r.Beside+1)
+	}
+	return most
+}
+
+func printBars(out *strings.Builder, of []*study) {
+	list := judge(of)
+	order := planned()
+	slices.SortStableFunc(list, func(a, b judgement) int { return place(order, a.scenario) - place(order, b.scenario) })
+	reached := map[verdict]int{}
+	for _, j := range list {
+		reached[j.verdict]++
+	}
+	fmt.Fprintf(out, "## What must hold\n\n%d bars are met, %d are not, %d were not measured. The oracle is a bar and no rival: it knows the true capacities.\n\n",
+		reached[met], reached[missed], reached[notMeasured])
+	fmt.Fprint(out, "| scenario | measure | ours | the others (p99 with the ratio ours / theirs) | bar | met |\n|---|---|---|---|---|---|\n")
+	for _, j := range list {
+		fmt.Fprintf(out, "| %s | %s | %s | %s | %s | %s |\n", j.scenario, j.measure, j.ours, j.others, j.bar, j.verdict)
+	}
+	fmt.Fprintln(out)
+}
+
+// printLosses lists where an alternative does better, by the same margins that the bars use for a tie.
+func printLosses(out *strings.Builder, of []*study) {
+	fmt.Fprintf(out, `## What we lose
+
+All alternatives with a goodput higher by more than %.2f points, a p99 that is lower with an interval that leaves no
+doubt, or a max/avg lower by more than %.2f.
+
+`, sameGoodput, sameBalance)
+	none := true
+	for _, s := range of {
+		if len(s.counted(ours)) == 0 {
 			continue
 		}
-		fmt.Fprintf(out, "| %s / %s | |", a.name, x.arms[0].name)
-		for j := range measures {
-			fmt.Fprintf(out, " %s |", number("%.2f", medians[j]/baseline[j]))
+		for _, other := range s.alternatives() {
+			for _, loss := range s.lossesTo(other) {
+				none = false
+				fmt.Fprintf(out, "- %s: %s has %s\n", s.scenario, other, loss)
+			}
 		}
-		fmt.Fprintln(out)
 	}
-}
-
-func printHeading(out io.Writer, first, second string) {
-	fmt.Fprintf(out, "| %s | %s |", first, second)
-	for _, m := range measures {
-		fmt.Fprintf(out, " %s |", m.name)
-	}
-	fmt.Fprint(out, "\n|---|---|")
-	for range measures {
-		fmt.Fprint(out, "---:|")
+	if none {
+		fmt.Fprintln(out, "Nothing that was measured.")
 	}
 	fmt.Fprintln(out)
 }
 
-func printLine(out io.Writer, name string, counted int, values []float64) {
-	fmt.Fprintf(out, "| %s | %d |", name, counted)
-	for j, m := range measures {
-		fmt.Fprintf(out, " %s |", number(m.format, values[j]))
+func (s *study) lossesTo(other string) []string {
+	if len(s.counted(other)) == 0 {
+		return nil
+	}
+	var losses []string
+	if mine, theirs := s.pool(ours).goodput(), s.pool(other).goodput(); theirs-mine > sameGoodput {
+		losses = append(losses, fmt.Sprintf("a goodput of %.3f %%, ours is %.3f %%", theirs, mine))
+	}
+	if c := s.pairs(ours, other, p99); c.Low > 1 {
+		losses = append(losses, fmt.Sprintf("a p99 of %.0f ms, ours is %.0f ms (%s)", s.median(other, p99), s.median(ours, p99), c))
+	}
+	if mine, theirs := s.median(ours, imbalance), s.median(other, imbalance); mine-theirs > sameBalance {
+		losses = append(losses, fmt.Sprintf("a max/avg of %.3f, ours is %.3f", theirs, mine))
+	}
+	return losses
+}
+
+func printStudy(out *strings.Builder, s *study, plots []plot) {
+	fmt.Fprintf(out, "## %s\n\n", s.scenario)
+	if known, err := scenarioNamed(s.scenario); err == nil {
+		fmt.Fprintf(out, "In the window: %s.\n\n", strings.TrimSuffix(known.about, "."))
+	}
+	settles := !math.IsNaN(s.median(s.arms[0], settling))
+	heading := []string{"arm", "runs", "max/avg", "5 s", "p50 ms", "p99 ms", "p99.9 ms", "p99 of ours / theirs", "requests", "goodput %", "errors %"}
+	if settles {
+		heading = append(heading, "settled")
+	}
+	heading = append(heading, "pushes/min", "machine %")
+	fmt.Fprintf(out, "| %s |\n|---|%s\n", strings.Join(heading, " | "), strings.Repeat("---:|", len(heading)-1))
+	for _, a := range s.arms {
+		versus := "-"
+		if a != ours {
+			versus = strings.TrimPrefix(s.pairs(ours, a, p99).String(), "x ")
+		}
+		all := s.pool(a)
+		cells := []string{
+			a, s.countOf(a),
+			number("%.3f", s.median(a, imbalance)), number("%.3f", s.median(a, imbalance5s)),
+			number("%.1f", s.median(a, p50)), number("%.0f", s.median(a, p99)), number("%.0f", s.median(a, p999)),
+			versus, fmt.Sprint(all.requests), number("%.3f", all.goodput()), number("%.3f", all.errorShare()),
+		}
+		if settles {
+			cells = append(cells, seconds(s.median(a, settling)))
+		}
+		cells = append(cells, number("%.1f", s.median(a, pushesPerMinute)), number("%.0f", s.median(a, busy)))
+		fmt.Fprintf(out, "| %s |\n", strings.Join(cells, " | "))
 	}
 	fmt.Fprintln(out)
+	for _, p := range plots {
+		if p.scenario == s.scenario {
+			fmt.Fprintf(out, "![%s](%s)\n\n", p.title, p.file)
+		}
+	}
+}
+
+// countOf is how many runs of an arm count, of how many if not all do.
+func (s *study) countOf(a string) string {
+	counted, all := len(s.counted(a)), len(s.runs[a])
+	if counted == all {
+		return fmt.Sprint(all)
+	}
+	return fmt.Sprintf("%d of %d", counted, all)
 }
 
 // number leaves a dash where no run counted.

@@ -1,10 +1,6 @@
 package main
 
-import (
-	"fmt"
-	"strings"
-	"time"
-)
+import "time"
 
 // faultAfter is how far into the window a fault begins, unless its scenario says otherwise.
 const faultAfter = 5 * time.Second
@@ -89,27 +85,4 @@ func overload(t time.Duration) float64 {
 		return 1.2 / standard.load
 	}
 	return 1
-}
-
-func scenarioNames() []string {
-	var names []string
-	for _, s := range scenarios {
-		names = append(names, s.name)
-	}
-	return names
-}
-
-func scenariosOf(list string) ([]scenario, error) {
-	var chosen []scenario
-next:
-	for name := range strings.SplitSeq(list, ",") {
-		for _, s := range scenarios {
-			if s.name == name {
-				chosen = append(chosen, s)
-				continue next
-			}
-		}
-		return nil, fmt.Errorf("scenario %q: want one of %s", name, strings.Join(scenarioNames(), ", "))
-	}
-	return chosen, nil
 }
