@@ -64,6 +64,25 @@ var plans = []plan{
 		parts:    []part{{[]string{"uneven", "sinkhole"}, []entry{{ours, 1}, {"LEAST_REQUEST", 1}}}},
 	},
 	{
+		name: "short", about: "the whole comparison with fewer repetitions, in an hour and a half",
+		settings: settings{Warmup: 3 * time.Minute, Settle: 12 * time.Second, Window: time.Minute},
+		parts: []part{
+			{[]string{"uneven"}, []entry{
+				{ours, 9}, {"oracle", 9}, {"LEAST_REQUEST", 9},
+				{"Capacity tilt 0.25", 4}, {"PID", 2}, {"ORCA", 2},
+				{"ROUND_ROBIN", 2}, {"RTT", 2}, {"LEAST_REQUEST slow start", 2},
+			}},
+			{[]string{"hidden", "sinkhole"}, []entry{{ours, 5}, {"LEAST_REQUEST", 5}, {"PID", 2}, {"ORCA", 1}}},
+			{[]string{"even"}, []entry{{ours, 9}, {"LEAST_REQUEST", 9}}},
+			{[]string{"noCPU", "dark", "pauses"}, []entry{{ours, 5}, {"LEAST_REQUEST", 5}, {"PID", 2}}},
+			{[]string{"darkAll", "killed", "liar1", "square"}, []entry{{ours, 3}, {"LEAST_REQUEST", 3}}},
+			{[]string{"fourEnvoys", "fourWorkers"}, []entry{{ours, 3}, {"oracle", 3}}},
+			{[]string{"sinkhole30", "liar0", "liar5"}, []entry{{ours, 3}, {"LEAST_REQUEST", 3}}},
+			{[]string{"even50", "even85"}, []entry{{ours, 3}, {"LEAST_REQUEST", 3}}},
+			{[]string{"overload", "rolling", "chaos", "visible"}, []entry{{ours, 2}, {"LEAST_REQUEST", 2}}},
+		},
+	},
+	{
 		name: "standard", about: "the whole comparison",
 		settings: settings{Warmup: 3 * time.Minute, Settle: 12 * time.Second, Window: time.Minute},
 		parts: []part{
@@ -78,7 +97,7 @@ var plans = []plan{
 			{[]string{"darkAll", "killed", "liar0", "liar1", "liar5", "square"}, []entry{{ours, 5}, {"LEAST_REQUEST", 5}}},
 			{[]string{"fourEnvoys", "fourWorkers"}, []entry{{ours, 5}, {"oracle", 5}}},
 			{[]string{"even50", "even85"}, []entry{{ours, 5}, {"LEAST_REQUEST", 5}}},
-			{[]string{"visible", "overload", "rolling", "chaos"}, []entry{{ours, 3}, {"LEAST_REQUEST", 3}}},
+			{[]string{"visible", "overload", "rolling", "chaos", "sinkhole30"}, []entry{{ours, 3}, {"LEAST_REQUEST", 3}}},
 		},
 	},
 }

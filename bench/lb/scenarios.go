@@ -7,9 +7,9 @@ const faultAfter = 5 * time.Second
 
 var scenarios = []scenario{
 	{name: "uneven", about: "nothing happens"},
-	{name: "even", about: "all servers have speed 1, nothing happens", alter: even(standard.load)},
-	{name: "even50", about: "all servers have speed 1, the load is half of their capacity, nothing happens", alter: even(0.5)},
-	{name: "even85", about: "all servers have speed 1, the load is 85 % of their capacity, nothing happens", alter: even(0.85)},
+	{name: "even", about: "all servers have the mean speed, nothing happens", alter: even(standard.load)},
+	{name: "even50", about: "all servers have the mean speed, the load is half of their capacity, nothing happens", alter: even(0.5)},
+	{name: "even85", about: "all servers have the mean speed, the load is 85 % of their capacity, nothing happens", alter: even(0.85)},
 	{name: "fourEnvoys", about: "four Envoys share the load, nothing happens", alter: func(t *topology) { t.envoys = 4 }},
 	{name: "fourWorkers", about: "the Envoy has four workers, nothing happens", alter: func(t *topology) { t.concurrency = 4 }},
 
@@ -58,7 +58,10 @@ var scenarios = []scenario{
 }
 
 func even(load float64) func(*topology) {
-	return func(t *topology) { t.fastest, t.load = 1, load }
+	return func(t *topology) {
+		t.slowest, t.fastest = (t.slowest+t.fastest)/2, (t.slowest+t.fastest)/2
+		t.load = load
+	}
 }
 
 // squareHalf is half of the period of square. Routine weights are published at most every ten seconds, so

@@ -285,7 +285,7 @@ func TestScenariosHaveNamesOfTheirOwnAndSayWhatHappens(t *testing.T) {
 }
 
 func TestSpeedsGoFromOneToTheFastest(t *testing.T) {
-	configs := topology{servers: 4, workers: 2, fastest: 4, work: time.Millisecond}.serverConfigs(0, 1)
+	configs := topology{servers: 4, workers: 2, slowest: 1, fastest: 4, work: time.Millisecond}.serverConfigs(0, 1)
 	for i, want := range []float64{1, 2, 3, 4} {
 		if configs[i].Speed != want {
 			t.Errorf("server %d has speed %v, want %v", i, configs[i].Speed, want)

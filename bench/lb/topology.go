@@ -11,7 +11,7 @@ import (
 // topology is the servers, the Envoys before them, and how much is asked of them.
 type topology struct {
 	servers, workers int     // servers, and workers of each
-	fastest          float64 // speeds go evenly from 1 to this
+	slowest, fastest float64 // speeds go evenly from one to the other
 	work             time.Duration
 	load             float64 // of the servers' capacity
 	envoys           int     // each gets an equal part of the requests
@@ -21,7 +21,7 @@ type topology struct {
 
 // standard is the topology of every scenario that does not say otherwise.
 var standard = topology{
-	servers: 12, workers: 2, fastest: 4, work: 60 * time.Millisecond, load: 0.7, envoys: 1, concurrency: 2,
+	servers: 12, workers: 2, slowest: 1, fastest: 4, work: 60 * time.Millisecond, load: 0.7, envoys: 1, concurrency: 2,
 }
 
 // serverPort is the port of all servers, each on an address of its own.
@@ -39,9 +39,9 @@ func (t topology) serverConfigs(lane, repetition int) []demo.BackendConfig {
 	configs := make([]demo.BackendConfig, t.servers)
 	for i := range configs {
 		address := netip.AddrFrom4([4]byte{127, 0, byte(firstLane + lane), byte(i + 1)})
-		speed := 1.0
+		speed := t.slowest
 		if t.servers > 1 {
-			speed += (t.fastest - 1) * float64(i) / float64(t.servers-1)
+			speed += (t.fastest - t.slowest) * float64(i) / float64(t.servers-1)
 		}
 		configs[i] = demo.BackendConfig{
 			Address: netip.AddrPortFrom(address, serverPort), Workers: t.workers, Speed: speed,
