@@ -66,7 +66,7 @@ func TestUnknownNamesAreRefused(t *testing.T) {
 	}
 	for args, want := range map[string]string{
 		"walk":                                      "run or report",
-		"run -plan none -results /nowhere":          "smoke, standard",
+		"run -plan none -results /nowhere":          "smoke, short, standard",
 		"run -plan smoke -only x -results y":        `"x"`,
 		"run -plan smoke":                           "-results",
 		"run -plan smoke -results y -lanes 0":       "lanes",
