@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
@@ -27,6 +26,7 @@ import (
 	"evenkeel.io/controlplane/internal/pipeline"
 	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
+	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/source/dir"
 	"evenkeel.io/controlplane/internal/translate"
 	"evenkeel.io/controlplane/internal/xds"
@@ -207,7 +207,7 @@ type controlPlane struct {
 func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
 	c := &controlPlane{metrics: prometheus.NewRegistry()}
 	c.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	cache := cachev3.NewSnapshotCache(false, xds.FleetHash{}, cacheLog{log})
+	cache := snapshot.NewCache(xds.FleetHash{})
 	scraper := scrape.New(scrape.Options{AllowLoopback: true, Registerer: c.metrics, Logger: log})
 	servers, _ := prometheusServers(o.prometheus) // validated before
 	querier := promapi.New(promapi.Options{Servers: servers, Registerer: c.metrics, Logger: log})
@@ -282,16 +282,4 @@ func identifier() string {
 		return "evenkeel"
 	}
 	return "evenkeel/" + host
-}
-
-// cacheLog passes the cache's chatter on as debug messages; what matters of it we log ourselves.
-type cacheLog struct{ log *slog.Logger }
-
-func (l cacheLog) Debugf(format string, args ...any) {}
-func (l cacheLog) Infof(format string, args ...any)  {}
-func (l cacheLog) Warnf(format string, args ...any) {
-	l.log.Warn("xds cache: " + strings.TrimSpace(fmt.Sprintf(format, args...)))
-}
-func (l cacheLog) Errorf(format string, args ...any) {
-	l.log.Error("xds cache: " + strings.TrimSpace(fmt.Sprintf(format, args...)))
 }

@@ -196,10 +196,8 @@ func (c *core) serve(now time.Time, f *fleet, name string, next *snapshot.Snapsh
 		f.history = appendBounded(f.history, snapshot.Generation{Number: f.number, At: now, Why: why, Snapshot: next})
 		c.unsaved = true
 	}
-	for _, phase := range snapshot.Phases(f.served, next) {
-		c.outgoing = append(c.outgoing, outgoing{name, phase})
-	}
 	f.served = next
+	c.outgoing = append(c.outgoing, outgoing{name, next})
 }
 
 // rebuildEDSOnly makes the snapshots of clients that bring listeners and clusters of their own: the

@@ -9,11 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"go.uber.org/goleak"
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/source"
 	"evenkeel.io/controlplane/internal/xds"
 )
@@ -54,7 +54,7 @@ func running(t *testing.T) (p *Pipeline, s script, stop func() error) {
 	s = script{updates: make(chan source.Update), fail: make(chan error)}
 	log := slog.New(slog.DiscardHandler)
 	p = New(Options{
-		Source: s, Collectors: []Collector{silent}, Cache: cache.NewSnapshotCache(false, xds.FleetHash{}, nil),
+		Source: s, Collectors: []Collector{silent}, Cache: snapshot.NewCache(xds.FleetHash{}),
 		Catalog: catalog.Options{AllowLoopback: true}, Log: log,
 	})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -55,15 +54,7 @@ func EncodeAfter(before *Resource, r translate.Resource) (*Resource, error) {
 	if err != nil {
 		return nil, refuse(r, err)
 	}
-	return &Resource{
-		Type:    r.Type,
-		Name:    r.Name,
-		Version: cache.HashResource(encoded),
-		Message: r.Message,
-		Bytes:   encoded,
-		Refs:    refs,
-		Source:  r.Source,
-	}, nil
+	return newResource(r, encoded, refs), nil
 }
 
 func refuse(r translate.Resource, err error) *Refusal {

@@ -18,40 +18,17 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
-	"google.golang.org/protobuf/proto"
 
 	"evenkeel.io/controlplane/internal/translate"
 )
 
-// Resource is a validated, encoded resource. Immutable.
-type Resource struct {
-	Type    translate.Type
-	Name    string
-	Version string // a hash of Bytes, hexadecimal; the same after a restart and on every replica
-	Message proto.Message
-	Bytes   []byte // deterministic encoding of Message
-	// Refs are the names of resources that this one points at, by type: a route configuration's
-	// clusters, a listener's route configurations, an EDS cluster's load assignment. Sorted.
-	Refs map[translate.Type][]string
-	// Source is the object behind it, "HTTPRoute shop/web".
-	Source string
-}
-
 // Snapshot is everything a fleet is served. Immutable, safe for concurrent use; a nil Snapshot is
 // empty. It is a cache.ResourceSnapshot, so any cache of go-control-plane serves it.
 type Snapshot struct {
-	tables map[translate.Type]*table
+	tables map[translate.Type]*Table
 }
 
 var _ cache.ResourceSnapshot = (*Snapshot)(nil)
-
-// table is the resources of one type, in each of the forms that are asked for.
-type table struct {
-	version   string
-	resources map[string]*Resource
-	wire      map[string]types.ResourceWithTTL
-	versions  map[string]string
-}
 
 // New makes a Snapshot of the resources. Of two with the same type and name the last one stays.
 func New(resources ...*Resource) *Snapshot {
@@ -62,64 +39,44 @@ func New(resources ...*Resource) *Snapshot {
 	for _, r := range resources {
 		byType[r.Type][r.Name] = r
 	}
-	s := &Snapshot{tables: map[translate.Type]*table{}}
+	s := &Snapshot{tables: map[translate.Type]*Table{}}
 	for t, named := range byType {
 		s.tables[t] = newTable(named)
 	}
 	return s
 }
 
-func newTable(resources map[string]*Resource) *table {
-	t := &table{
-		resources: resources,
-		wire:      make(map[string]types.ResourceWithTTL, len(resources)),
-		versions:  make(map[string]string, len(resources)),
+// after is s as the successor of before: tables with the same content are before's own, and the others
+// know what is different in them.
+func (s *Snapshot) after(before *Snapshot) *Snapshot {
+	if before == nil {
+		return s
 	}
-	hash := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(resources)) {
-		r := resources[name]
-		t.wire[name] = types.ResourceWithTTL{Resource: r.Message}
-		t.versions[name] = r.Version
-		fmt.Fprintf(hash, "%q %s\n", name, r.Version)
+	next := &Snapshot{tables: map[translate.Type]*Table{}}
+	for t, table := range s.tables {
+		next.tables[t] = table.after(before.tables[t])
 	}
-	// Never "", which a client that has nothing sends: it would be taken to be up to date.
-	t.version = hex.EncodeToString(hash.Sum(nil)[:8])
-	return t
+	return next
 }
 
 // WithEndpoints is s with the given load assignments in place of those of the same names. It shares
 // everything else with s, and is s itself if no version differs. Resources of other types are ignored.
 func (s *Snapshot) WithEndpoints(changed ...*Resource) *Snapshot {
-	var next map[string]*Resource
-	for _, r := range changed {
-		if old := s.Get(translate.EDS, r.Name); r.Type != translate.EDS || old != nil && old.Version == r.Version {
-			continue
-		}
-		if next == nil {
-			next = maps.Clone(s.Resources(translate.EDS))
-			if next == nil {
-				next = map[string]*Resource{}
-			}
-		}
-		next[r.Name] = r
-	}
-	if next == nil {
+	next := s.Table(translate.EDS).with(changed)
+	if next == s.Table(translate.EDS) {
 		return s
 	}
 	if s == nil {
 		s = New()
 	}
 	tables := maps.Clone(s.tables)
-	tables[translate.EDS] = newTable(next)
+	tables[translate.EDS] = next
 	return &Snapshot{tables: tables}
 }
 
 // Resources are the resources of a type by name. The map must not be changed.
 func (s *Snapshot) Resources(t translate.Type) map[string]*Resource {
-	if found := s.table(t); found != nil {
-		return found.resources
-	}
-	return nil
+	return s.Table(t).resources
 }
 
 // Get is the resource of that type and name, nil if there is none.
@@ -127,10 +84,10 @@ func (s *Snapshot) Get(t translate.Type, name string) *Resource { return s.Resou
 
 // Version is the version of a type as a whole: a hash over names and versions of its resources.
 func (s *Snapshot) Version(t translate.Type) string {
-	if found := s.table(t); found != nil {
-		return found.version
+	if translate.TypeOf(t.URL()) == "" {
+		return ""
 	}
-	return ""
+	return s.Table(t).Version()
 }
 
 // Equal says whether a and s serve the same.
@@ -176,9 +133,10 @@ func (s *Snapshot) Dangling() []string {
 	return out
 }
 
-func (s *Snapshot) table(t translate.Type) *table {
-	if s == nil {
-		return nil
+// Table is the resources of a type, an empty one if there are none.
+func (s *Snapshot) Table(t translate.Type) *Table {
+	if s == nil || s.tables[t] == nil {
+		return empty
 	}
 	return s.tables[t]
 }
@@ -188,10 +146,7 @@ func (s *Snapshot) GetVersion(typeURL string) string { return s.Version(translat
 
 // GetResourcesAndTTL are the messages of a type by name; none has a TTL.
 func (s *Snapshot) GetResourcesAndTTL(typeURL string) map[string]types.ResourceWithTTL {
-	if found := s.table(translate.TypeOf(typeURL)); found != nil {
-		return found.wire
-	}
-	return nil
+	return s.Table(translate.TypeOf(typeURL)).messages()
 }
 
 // GetResources are the messages of a type by name.
@@ -209,8 +164,5 @@ func (s *Snapshot) ConstructVersionMap() error { return nil }
 
 // GetVersionMap are the versions of the resources of a type by name.
 func (s *Snapshot) GetVersionMap(typeURL string) map[string]string {
-	if found := s.table(translate.TypeOf(typeURL)); found != nil {
-		return found.versions
-	}
-	return nil
+	return s.Table(translate.TypeOf(typeURL)).versions()
 }

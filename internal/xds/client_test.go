@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/translate"
 )
 
@@ -39,20 +40,21 @@ const patience = 20 * time.Second
 type plane struct {
 	*Server
 	t       *testing.T
-	cache   cachev3.SnapshotCache
+	cache   *snapshot.Cache
 	metrics *prometheus.Registry
 	address string
 	stop    func() // ends it, and returns when it has
+	labels  map[string]*snapshot.Snapshot // by the version that it was set as
 }
 
-func newCache() cachev3.SnapshotCache { return cachev3.NewSnapshotCache(false, FleetHash{}, nil) }
+func newCache() *snapshot.Cache { return snapshot.NewCache(FleetHash{}) }
 
 func startPlane(t *testing.T, opts Options) *plane {
 	t.Helper()
 	return startPlaneOf(t, newCache(), "127.0.0.1:0", opts)
 }
 
-func startPlaneOf(t *testing.T, cache cachev3.SnapshotCache, address string, opts Options) *plane {
+func startPlaneOf(t *testing.T, cache *snapshot.Cache, address string, opts Options) *plane {
 	t.Helper()
 	p := &plane{t: t, cache: cache, metrics: prometheus.NewRegistry()}
 	opts.Metrics = p.metrics
@@ -101,7 +103,14 @@ func (p *plane) set(fleet, version string, resources map[resource.Type][]types.R
 	if err := p.cache.SetSnapshot(p.t.Context(), fleet, s); err != nil {
 		p.t.Fatal(err)
 	}
+	if p.labels == nil {
+		p.labels = map[string]*snapshot.Snapshot{}
+	}
+	p.labels[version] = p.cache.Current(fleet)
 }
+
+// at is the version of a type in what was set under a label.
+func (p *plane) at(label string, t translate.Type) string { return p.labels[label].Version(t) }
 
 // until waits for something to hold.
 func (p *plane) until(what string, holds func() bool) {

@@ -236,7 +236,7 @@ func TestRealEnvoy(t *testing.T) {
 	p.set(fleet, "2", e.configuration(backend.URL, 7))
 	p.until("the weights are acknowledged", func() bool {
 		s := p.state("envoy-1", translate.EDS)
-		return s.State == Synced && s.Version == "2"
+		return s.State == Synced && s.Version == p.at("2", translate.EDS)
 	})
 	e.until("weight 7", func() bool { return strings.Contains(get(e.admin+"/clusters"), "::weight::7") })
 

@@ -2,9 +2,10 @@ package xds
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"sync"
+
+	"evenkeel.io/controlplane/internal/xds/session"
 )
 
 const (
@@ -12,38 +13,15 @@ const (
 	maxNacks       = 256
 )
 
-// namePatterns find resource names in Envoy's words, the most telling first. Envoy names the
-// resource outright where it applied a batch one by one; where protoc-gen-validate refused the
-// message, the whole resource follows as prototext. That dump begins with a randomised prefix, so
-// only its fields can be matched, never the text.
-var namePatterns = []*regexp.Regexp{
-	regexp.MustCompile(`(?:cluster|listener)\(s\) (\S+): `),
-	regexp.MustCompile(`\bcluster_name: ?"([^"]+)"`),
-	regexp.MustCompile(`\bname: ?"([^"]+)"`),
-	regexp.MustCompile(`\broute_config_name: ?"([^"]+)"`),
-	regexp.MustCompile(`\): (\S+)$`),
-}
-
-// suspect names the resource that a refusal is about: one that the message mentions and that the
-// response carried, or the only one it carried. It is "" where neither says; Envoy gives no name
-// for what protoc-gen-validate lets through and EDS itself refuses.
-func suspect(message string, carried func(name string) bool, only string) string {
-	for _, pattern := range namePatterns {
-		for _, match := range pattern.FindAllStringSubmatch(message, 16) {
-			if carried(match[1]) {
-				return match[1]
-			}
-		}
+// instead says what a node has in place of what it refused.
+func instead(kind string, r *session.Refusal) string {
+	switch {
+	case len(r.Suspects) == 0:
+		return fmt.Sprintf("the %d resources of the response are sent again in parts, until the one that is refused is found", r.Resources)
+	case r.Keeps == "":
+		return fmt.Sprintf("nothing: the node has accepted no %s on this stream; the refused version is sent again when it changes, or after a while", kind)
 	}
-	return only
-}
-
-// instead says what a node has in place of a version that it refused.
-func instead(kind, accepted string) string {
-	if accepted == "" {
-		return fmt.Sprintf("nothing: the node has accepted no %s on this stream; the refused version is sent again only when it changes", kind)
-	}
-	return fmt.Sprintf("the node keeps version %s, which it accepted; the refused one is sent again only when it changes", accepted)
+	return fmt.Sprintf("the node keeps version %s, which it accepted, and gets what else there is; the refused one is sent again when it changes, or after a while", r.Keeps)
 }
 
 // nackRing keeps the last refusals; the oldest makes room.

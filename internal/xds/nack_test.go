@@ -8,41 +8,6 @@ import (
 	"unicode/utf8"
 )
 
-// The messages are what Envoy 1.40.0 says.
-func TestSuspect(t *testing.T) {
-	carried := func(names ...string) func(string) bool {
-		return func(name string) bool {
-			for _, n := range names {
-				if n == name {
-					return true
-				}
-			}
-			return false
-		}
-	}
-	for _, c := range []struct {
-		message string
-		names   []string
-		only    string
-		want    string
-	}{
-		{`Proto constraint validation failed (ClusterLoadAssignmentValidationError.Endpoints[0]: embedded message failed validation | caused by ...): goo.gle/debugproto   cluster_name: "shop/cart:80" endpoints { lb_endpoints { } }`,
-			[]string{"shop/cart:80", "shop/pay:80"}, "", "shop/cart:80"},
-		{`Proto constraint validation failed (RouteConfigurationValidationError...): goo.gle/debugonly  name: "shop/edge/80" virtual_hosts { name: "all" }`,
-			[]string{"shop/edge/80"}, "shop/edge/80", "shop/edge/80"},
-		{`Error adding/updating cluster(s) shop/pay:80: cluster: ring hash is not supported`, []string{"shop/cart:80", "shop/pay:80"}, "", "shop/pay:80"},
-		{`Error adding/updating listener(s) shop/edge/80: cannot bind '127.0.0.1:80': Permission denied`, []string{"shop/edge/80", "shop/edge/81"}, "", "shop/edge/80"},
-		{`Unexpected EDS cluster (expecting shop/cart:80): shop/pay:80`, []string{"shop/cart:80", "shop/pay:80"}, "", "shop/pay:80"},
-		{`malformed IP address: foo.bar`, []string{"shop/cart:80", "shop/pay:80"}, "", ""},
-		{`malformed IP address: foo.bar`, []string{"shop/cart:80"}, "shop/cart:80", "shop/cart:80"},
-		{`cluster_name: "not ours"`, []string{"shop/cart:80", "shop/pay:80"}, "", ""},
-	} {
-		if got := suspect(c.message, carried(c.names...), c.only); got != c.want {
-			t.Errorf("%s: %q, want %q", c.message, got, c.want)
-		}
-	}
-}
-
 func TestNackRingIsBounded(t *testing.T) {
 	var r nackRing
 	for i := range maxNacks + 10 {

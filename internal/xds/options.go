@@ -5,12 +5,15 @@ import (
 	"log/slog"
 	"time"
 
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/credentials"
 
+	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/translate"
 )
+
+// maxRetry is the longest back-off between two attempts at a refused version.
+const maxRetry = 10 * time.Minute
 
 // Options of a Server. The zero value serves plaintext with the default bounds and keeps its metrics
 // to itself.
@@ -45,15 +48,26 @@ type Options struct {
 	// ResourceExhausted. Default 20,000.
 	MaxNames int
 
+	// Wait is how long listeners and routes wait for a client to acknowledge the clusters that they may
+	// name, and clusters that leave for the routes. Default 5 s.
+	Wait time.Duration
+
+	// Retry is after what time a refused version is sent again, twice that each time it is refused again,
+	// up to ten minutes. Default 30 s.
+	Retry time.Duration
+
+	// AnswerTime is how long a client may take to answer a response; its stream is closed with
+	// DeadlineExceeded. Default one minute.
+	AnswerTime time.Duration
+
 	// DrainTime is how long Serve takes at most to end its streams once its context is done. Default 5 s.
 	DrainTime time.Duration
 }
 
-func (o Options) withDefaults(cache cachev3.SnapshotCache) Options {
+func (o Options) withDefaults(cache *snapshot.Cache) Options {
 	if o.HasFleet == nil {
 		o.HasFleet = func(fleet string) bool {
-			_, err := cache.GetSnapshot(fleet)
-			return err == nil
+			return cache.Current(fleet) != nil
 		}
 	}
 	if o.Lookup == nil {
@@ -64,6 +78,9 @@ func (o Options) withDefaults(cache cachev3.SnapshotCache) Options {
 	}
 	o.MaxStreams = cmp.Or(o.MaxStreams, 10_000)
 	o.MaxNames = cmp.Or(o.MaxNames, 20_000)
+	o.Wait = cmp.Or(o.Wait, 5*time.Second)
+	o.Retry = cmp.Or(o.Retry, 30*time.Second)
+	o.AnswerTime = cmp.Or(o.AnswerTime, time.Minute)
 	o.DrainTime = cmp.Or(o.DrainTime, 5*time.Second)
 	return o
 }

@@ -2,19 +2,19 @@ package xds
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
-	statuspb "google.golang.org/genproto/googleapis/rpc/status"
-)
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
-// maxStrangers bounds the fleets that do not exist and were asked for: the cache remembers a name
-// for as long as the process lives.
-const maxStrangers = 1024
+	"evenkeel.io/controlplane/internal/snapshot"
+	"evenkeel.io/controlplane/internal/xds/session"
+)
 
 // Registry knows the connected nodes: what each was sent, acknowledged and refused. A node is
 // forgotten when its stream ends; refusals stay, the last 256 of them.
@@ -22,29 +22,28 @@ const maxStrangers = 1024
 // Its methods are safe for concurrent use. Streams never wait for a reader: a reader copies the list
 // of streams and holds one of them at a time, for as long as it takes to compare versions.
 type Registry struct {
-	cache        cachev3.SnapshotCache
+	cache        *snapshot.Cache
 	opts         Options
 	metrics      metrics
-	controlPlane *corev3.ControlPlane
+	controlPlane []byte // encoded
+	selections   snapshot.Selections
 	changes      chan struct{}
 	nacks        nackRing
 	convergence  *convergence
 
-	mu        sync.Mutex
-	streams   map[*adsStream]struct{}
-	strangers map[string]struct{}
+	mu      sync.Mutex
+	streams map[*adsStream]struct{}
 }
 
-func newRegistry(cache cachev3.SnapshotCache, opts Options) *Registry {
+func newRegistry(cache *snapshot.Cache, opts Options) *Registry {
 	r := &Registry{
-		cache:        cache,
-		opts:         opts,
-		metrics:      newMetrics(opts.Metrics),
-		controlPlane: &corev3.ControlPlane{Identifier: opts.Identifier},
-		changes:      make(chan struct{}, 1),
-		streams:      map[*adsStream]struct{}{},
-		strangers:    map[string]struct{}{},
+		cache:   cache,
+		opts:    opts,
+		metrics: newMetrics(opts.Metrics),
+		changes: make(chan struct{}, 1),
+		streams: map[*adsStream]struct{}{},
 	}
+	r.controlPlane, _ = proto.Marshal(&corev3.ControlPlane{Identifier: opts.Identifier}) // a string: cannot fail
 	r.convergence = &convergence{
 		registry: r, acked: make(chan struct{}, 1), seconds: r.metrics.convergence, pending: map[string]*change{},
 	}
@@ -70,17 +69,13 @@ func (r *Registry) changed() {
 // fleet now, or had it from before; TypeState.Version is then the version of the fleet's snapshot.
 func (r *Registry) Proxies() []Proxy {
 	exists := map[string]bool{}
-	served := map[string]snapshotVersions{}
 	var proxies []Proxy
 	for _, s := range r.list() {
 		fleet := s.fleet()
 		if _, seen := exists[fleet]; !seen {
 			exists[fleet] = r.opts.HasFleet(fleet)
-			if snapshot, err := r.cache.GetSnapshot(fleet); err == nil {
-				served[fleet] = snapshot
-			}
 		}
-		if p, ok := s.proxy(exists[fleet], served[fleet]); ok {
+		if p, ok := s.proxy(exists[fleet]); ok {
 			proxies = append(proxies, p)
 		}
 	}
@@ -105,15 +100,13 @@ func (r *Registry) Workers(fleet string) int {
 	return workers
 }
 
-// snapshotVersions is what the registry reads of a cache's snapshot. The versions by name must have
-// been made before the snapshot was set: GetVersionMap only reads.
-type snapshotVersions interface {
-	GetVersion(typeURL string) string
-	GetVersionMap(typeURL string) map[string]string
-}
-
-func (r *Registry) open(protocol string) *adsStream {
-	s := &adsStream{registry: r, protocol: protocol, connectedAt: time.Now(), types: map[string]*subscription{}}
+func (r *Registry) open(protocol string, wire grpc.ServerStream, end context.CancelCauseFunc) *adsStream {
+	s := &adsStream{registry: r, protocol: protocol, connectedAt: time.Now(), wire: wire, end: end}
+	s.session = session.New(session.Options{
+		Protocol: session.Protocol(protocol), ControlPlane: r.controlPlane,
+		MaxTypes: maxTypes, MaxNames: r.opts.MaxNames,
+		Wait: r.opts.Wait, Retry: r.opts.Retry, MaxRetry: maxRetry, Select: r.selections.Of,
+	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.streams[s] = struct{}{}
@@ -121,6 +114,7 @@ func (r *Registry) open(protocol string) *adsStream {
 }
 
 func (r *Registry) close(s *adsStream) {
+	s.close()
 	r.mu.Lock()
 	delete(r.streams, s)
 	r.mu.Unlock()
@@ -130,26 +124,13 @@ func (r *Registry) close(s *adsStream) {
 	}
 }
 
+// identified admits a stream whose node has said who it is; the stream is locked.
+func (r *Registry) identified(*adsStream) error { return nil }
+
 func (r *Registry) list() []*adsStream {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Collect(maps.Keys(r.streams))
-}
-
-// admits reports whether there is room to remember a fleet's name.
-func (r *Registry) admits(fleet string) bool {
-	exists := r.opts.HasFleet(fleet)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if exists {
-		delete(r.strangers, fleet)
-		return true
-	}
-	if _, known := r.strangers[fleet]; !known && len(r.strangers) >= maxStrangers {
-		return false
-	}
-	r.strangers[fleet] = struct{}{}
-	return true
 }
 
 func (s *adsStream) identity() (facts, bool) {
@@ -161,57 +142,4 @@ func (s *adsStream) identity() (facts, bool) {
 func (s *adsStream) fleet() string {
 	f, _ := s.identity()
 	return f.fleet
-}
-
-// answer is what delta and SotW requests have in common where they answer a response.
-type answer interface {
-	GetTypeUrl() string
-	GetResponseNonce() string
-	GetErrorDetail() *statuspb.Status
-}
-
-// nacked records a refusal of r; the stream is locked.
-func (s *adsStream) nacked(sub *subscription, r response, req answer) {
-	sub.counts.nacked++
-	reg := s.registry
-	n := Nack{
-		At: time.Now(), Node: s.facts.id, Fleet: s.facts.fleet, Type: sub.kind, Nonce: r.nonce, Version: r.version,
-		Message: plain(req.GetErrorDetail().GetMessage(), maxNackMessage),
-		Instead: instead(typeLabel(sub.kind), sub.acked),
-	}
-	n.Resource = reg.suspect(n, req.GetTypeUrl(), r)
-	if n.Resource != "" {
-		n.Source, _ = reg.opts.Lookup(n.Fleet, n.Type, n.Resource)
-	}
-	n = reg.nacks.add(n)
-	s.lastNack = &n
-
-	fleet := n.Fleet
-	if !reg.opts.HasFleet(fleet) {
-		fleet = "unknown"
-	}
-	reg.metrics.nacks.WithLabelValues(fleet, typeLabel(n.Type)).Inc()
-	if n.Count == 1 {
-		reg.opts.Log.Warn("proxy refused a response", "node", n.Node, "fleet", n.Fleet, "type", typeLabel(n.Type),
-			"version", n.Version, "resource", n.Resource, "source", n.Source, "message", n.Message)
-	}
-	reg.changed()
-}
-
-// suspect finds the resource behind a refusal among those the response carried; where that is not
-// known, on SotW or when a refusal is repeated, among those that the fleet is served.
-func (r *Registry) suspect(n Nack, url string, refused response) string {
-	carried := refused.versions
-	if carried == nil {
-		if snapshot, err := r.cache.GetSnapshot(n.Fleet); err == nil {
-			carried = snapshot.GetVersionMap(url)
-		}
-	}
-	only := ""
-	if len(carried) == 1 {
-		for name := range carried {
-			only = name
-		}
-	}
-	return suspect(n.Message, func(name string) bool { _, ok := carried[name]; return ok }, only)
 }

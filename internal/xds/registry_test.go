@@ -38,18 +38,18 @@ func TestStatesOfANode(t *testing.T) {
 
 	p.set(fleet, "1", resourcesOf("shop/cart:80", 1))
 	first := c.recv()
-	if s := p.state("envoy-1", translate.EDS); s.State != Pending || s.SentVersion != "1" || s.Version != "" || s.Sent != 1 {
+	if s := p.state("envoy-1", translate.EDS); s.State != Pending || s.SentVersion != p.at("1", translate.EDS) || s.Version != "" || s.Sent != 1 {
 		t.Errorf("sent: %+v", s)
 	}
 	c.ack(first)
-	if s := p.untilState("envoy-1", translate.EDS, Synced); s.Version != "1" || s.Acked != 1 || s.AckedAt.IsZero() {
+	if s := p.untilState("envoy-1", translate.EDS, Synced); s.Version != p.at("1", translate.EDS) || s.Acked != 1 || s.AckedAt.IsZero() {
 		t.Errorf("acknowledged: %+v", s)
 	}
 
 	p.set(fleet, "2", resourcesOf("shop/cart:80", 2))
 	c.nack(c.recv(), `Proto constraint validation failed: cluster_name: "shop/cart:80"`)
 	s := p.untilState("envoy-1", translate.EDS, Nacked)
-	if s.Version != "1" || s.SentVersion != "2" || s.Nacked != 1 {
+	if s.Version != p.at("1", translate.EDS) || s.SentVersion != p.at("2", translate.EDS) || s.Nacked != 1 {
 		t.Errorf("refused: %+v", s)
 	}
 	proxy := p.Registry().Proxies()[0]
@@ -57,8 +57,8 @@ func TestStatesOfANode(t *testing.T) {
 	if proxy.LastNack == nil || *proxy.LastNack != n {
 		t.Errorf("last refusal of the node %+v, newest of all %+v", proxy.LastNack, n)
 	}
-	if n.Node != "envoy-1" || n.Type != translate.EDS || n.Version != "2" || n.Resource != "shop/cart:80" ||
-		n.Source != "Service of shop/edge eds shop/cart:80" || n.Count != 1 || !strings.Contains(n.Instead, "keeps version 1") {
+	if n.Node != "envoy-1" || n.Type != translate.EDS || n.Version != p.at("2", translate.EDS) || n.Resource != "shop/cart:80" ||
+		n.Source != "Service of shop/edge eds shop/cart:80" || n.Count != 1 || !strings.Contains(n.Instead, "keeps version "+p.at("1", translate.EDS)) {
 		t.Errorf("refusal: %+v", n)
 	}
 	if got := p.counter("evenkeel_xds_nacks_total", fleet, "eds"); got != 1 {
@@ -67,7 +67,7 @@ func TestStatesOfANode(t *testing.T) {
 
 	p.set(fleet, "3", resourcesOf("shop/cart:80", 3))
 	c.ack(c.recv())
-	if s := p.untilState("envoy-1", translate.EDS, Synced); s.Version != "3" {
+	if s := p.untilState("envoy-1", translate.EDS, Synced); s.Version != p.at("3", translate.EDS) {
 		t.Errorf("after the repair: %+v", s)
 	}
 
@@ -94,7 +94,7 @@ func TestANodeWithoutASayInAChangeIsSynced(t *testing.T) {
 	p.untilState("envoy-1", translate.EDS, Synced)
 
 	serve("2", 1, 2)
-	if s := p.state("envoy-1", translate.EDS); s.State != Synced || s.Version != "2" {
+	if s := p.state("envoy-1", translate.EDS); s.State != Synced || s.Version != p.at("2", translate.EDS) {
 		t.Errorf("%+v, want SYNCED at 2", s)
 	}
 	serve("3", 3, 2)
@@ -126,7 +126,7 @@ func TestAReturningNodeIsSynced(t *testing.T) {
 	c = p.delta()
 	c.send(&discoveryv3.DeltaDiscoveryRequest{Node: node("envoy-1", fleet), TypeUrl: resource.EndpointType,
 		ResourceNamesSubscribe: []string{"shop/cart:80"}, InitialResourceVersions: map[string]string{"shop/cart:80": had}})
-	if s := p.untilState("envoy-1", translate.EDS, Synced); s.Sent != 0 || s.Version != "1" {
+	if s := p.untilState("envoy-1", translate.EDS, Synced); s.Sent != 0 || s.Version != p.at("1", translate.EDS) {
 		t.Errorf("%+v, want SYNCED at 1 without a message", s)
 	}
 }
@@ -169,7 +169,7 @@ func TestSotWStates(t *testing.T) {
 	c := p.sotw()
 	c.send(&discoveryv3.DiscoveryRequest{Node: node("client", fleet), TypeUrl: resource.EndpointType, ResourceNames: []string{"shop/cart:80"}})
 	first := c.recv()
-	if s := p.state("client", translate.EDS); s.State != Pending || s.SentVersion != "1" {
+	if s := p.state("client", translate.EDS); s.State != Pending || s.SentVersion != first.GetVersionInfo() {
 		t.Errorf("sent: %+v", s)
 	}
 	c.ack(first, "shop/cart:80")
@@ -184,10 +184,10 @@ func TestSotWStates(t *testing.T) {
 
 	p.set(fleet, "2", resourcesOf("shop/cart:80", 2))
 	c.nack(c.recv(), "1", `cluster_name: "shop/cart:80"`, "shop/cart:80", "shop/pay:80")
-	if s := p.untilState("client", translate.EDS, Nacked); s.Version != "1" || s.Nacked != 1 {
+	if s := p.untilState("client", translate.EDS, Nacked); s.Version != more.GetVersionInfo() || s.Nacked != 1 {
 		t.Errorf("refused: %+v", s)
 	}
-	if n := p.Registry().Nacks(); len(n) != 1 || n[0].Resource != "shop/cart:80" || n[0].Version != "2" {
+	if n := p.Registry().Nacks(); len(n) != 1 || n[0].Resource != "shop/cart:80" || n[0].Version == more.GetVersionInfo() {
 		t.Errorf("refusals: %+v", n)
 	}
 	p.set(fleet, "3", resourcesOf("shop/cart:80", 3))

@@ -3,20 +3,21 @@ package xds
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"runtime/debug"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadv3 "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	deltav3 "github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
-	sotwv3 "github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
+
+	"evenkeel.io/controlplane/internal/snapshot"
+	"evenkeel.io/controlplane/internal/xds/session"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 // load report streams. The services of single types and all unary methods are not registered:
 // clients that try them get Unimplemented.
 type Server struct {
-	cache    cachev3.SnapshotCache
+	cache    *snapshot.Cache
 	opts     Options
 	registry *Registry
 	ads      streams
@@ -38,7 +39,7 @@ type Server struct {
 }
 
 // NewServer makes a server of a cache that is keyed by FleetHash.
-func NewServer(cache cachev3.SnapshotCache, opts Options) *Server {
+func NewServer(cache *snapshot.Cache, opts Options) *Server {
 	opts = opts.withDefaults(cache)
 	return &Server{
 		cache:    cache,
@@ -64,6 +65,7 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxConnectionStreams),
 		grpc.StreamInterceptor(s.recoverPanic),
+		grpc.ForceServerCodecV2(newCodec()),
 	}
 	if s.opts.TLS != nil {
 		options = append(options, grpc.Creds(s.opts.TLS))
@@ -110,38 +112,81 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 func (s *Server) recoverPanic(srv any, str grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.registry.metrics.panics.Inc()
-			s.opts.Log.Error("panic in an xDS stream", "method", info.FullMethod, "panic", p, "stack", string(debug.Stack()))
-			err = status.Error(codes.Internal, "internal error; this stream is closed, others are not affected")
+			err = s.registry.panicked(info.FullMethod, p)
 		}
 	}()
 	return handle(srv, str)
 }
 
-// ads is the aggregated discovery service. Each stream has a handler of the library to itself, with
-// its own context: that is what can end one stream and not the others.
+// panicked counts and logs a panic, and returns what its client is told.
+func (r *Registry) panicked(where string, p any) error {
+	r.metrics.panics.Inc()
+	r.opts.Log.Error("panic in an xDS stream", "where", where, "panic", p, "stack", string(debug.Stack()))
+	return status.Error(codes.Internal, "internal error; this stream is closed, others are not affected")
+}
+
+// ads is the aggregated discovery service.
 type ads struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	*Server
 }
 
-func (a ads) DeltaAggregatedResources(str discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return a.serve(str.Context(), delta, func(ctx context.Context, s *adsStream) error {
-		return deltav3.NewServer(ctx, a.cache, s).DeltaStreamHandler(str, resource.AnyType)
+func (a ads) DeltaAggregatedResources(wire discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return a.serve(wire, delta, func(s *adsStream) error {
+		req, err := wire.Recv()
+		if err != nil {
+			return err
+		}
+		return s.receive(req.GetNode(), session.Request{
+			URL: req.GetTypeUrl(), Nonce: req.GetResponseNonce(), Refused: message(req.GetErrorDetail()),
+			Subscribe: req.GetResourceNamesSubscribe(), Unsubscribe: req.GetResourceNamesUnsubscribe(), Initial: req.GetInitialResourceVersions(),
+		})
 	})
 }
 
-func (a ads) StreamAggregatedResources(str discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return a.serve(str.Context(), sotw, func(ctx context.Context, s *adsStream) error {
-		return sotwv3.NewServer(ctx, a.cache, s).StreamHandler(str, resource.AnyType)
+func (a ads) StreamAggregatedResources(wire discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return a.serve(wire, sotw, func(s *adsStream) error {
+		req, err := wire.Recv()
+		if err != nil {
+			return err
+		}
+		return s.receive(req.GetNode(), session.Request{
+			URL: req.GetTypeUrl(), Nonce: req.GetResponseNonce(), Refused: message(req.GetErrorDetail()),
+			Names: req.GetResourceNames(), Version: req.GetVersionInfo(),
+		})
 	})
 }
 
-func (s *Server) serve(ctx context.Context, protocol string, handle func(context.Context, *adsStream) error) error {
-	return s.hold(ctx, &s.ads, protocol, func(ctx context.Context) error {
-		stream := s.registry.open(protocol)
+// message is what an error_detail says, nil if there is none.
+func message(detail *statuspb.Status) *string {
+	if detail == nil {
+		return nil
+	}
+	m := detail.GetMessage()
+	return &m
+}
+
+// serve runs a stream: take waits for a request and takes it.
+func (s *Server) serve(wire grpc.ServerStream, protocol string, take func(*adsStream) error) error {
+	return s.hold(wire.Context(), &s.ads, protocol, func(ctx context.Context) error {
+		ctx, end := context.WithCancelCause(ctx)
+		defer end(nil)
+		stream := s.registry.open(protocol, wire, end)
 		defer s.registry.close(stream)
-		return handle(ctx, stream)
+		go stream.guard(func() {
+			for {
+				if err := take(stream); err != nil {
+					end(err)
+					return
+				}
+				stream.wake()
+			}
+		})
+		<-ctx.Done()
+		if err := context.Cause(ctx); !errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return nil
 	})
 }
 

@@ -3,53 +3,52 @@ package xds
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
-	streamv3 "github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/translate"
+	"evenkeel.io/controlplane/internal/xds/session"
 )
 
 const (
-	delta = "delta"
-	sotw  = "sotw"
+	delta = string(session.Delta)
+	sotw  = string(session.SotW)
 	lrs   = "lrs"
 )
 
-const (
-	// maxTypes is what the library's handler has room for: its channel of responses holds two for
-	// each of so many types, and a cache that finds it full waits with its lock held, for all clients.
-	maxTypes = int(types.UnknownType)
+// maxTypes bounds the types of one stream; an Envoy asks for seven.
+const maxTypes = 16
 
-	maxTypeURL    = 256
-	maxName       = 1024
-	maxUnanswered = 256 // responses of a type; a client that asks on without answering is closed
-)
-
-// adsStream is one ADS stream. It implements the callbacks of the library's delta and SotW handlers,
-// which call it in turn from the stream's own goroutine; Registry reads it from others, hence the
-// mutex. What it changes in a request, the handler and the cache see.
+// adsStream is one ADS stream: a session.Session between a client and a cache.
+//
+// One goroutine receives. Whatever may make a response due (a request, a change of the cache, a timer)
+// wakes the sender, a goroutine that exists only while there is something to send: a client that does not
+// read keeps that one, with one response, and nobody else waiting.
 type adsStream struct {
 	registry    *Registry
 	protocol    string
 	connectedAt time.Time
+	wire        grpc.ServerStream
+	end         context.CancelCauseFunc
 
-	mu         sync.Mutex
+	mu         sync.Mutex // guards what follows
 	facts      facts
 	identified bool
-	types      map[string]*subscription // by type URL, at most maxTypes
+	session    *session.Session
 	lastNack   *Nack
+	sending    bool
+	timer      *time.Timer
+	unwatch    func()
+	closed     bool
 }
 
-// refuse makes the error that closes a stream, and counts it.
+// refuse makes the error that closes a stream, and counts it. The stream is locked.
 func (s *adsStream) refuse(code codes.Code, reason, format string, args ...any) error {
 	s.registry.metrics.refused.WithLabelValues(reason).Inc()
 	err := status.Error(code, plain(fmt.Sprintf(format, args...), maxNackMessage))
@@ -70,194 +69,162 @@ func (s *adsStream) identify(n *corev3.Node) error {
 	if err != nil {
 		return s.refuse(codes.InvalidArgument, "bad_node", "%v", err)
 	}
-	if !s.registry.admits(f.fleet) {
-		return s.refuse(codes.ResourceExhausted, "unknown_fleets", "node.cluster %q: no such Gateway or namespace, and too many unknown ones were asked for", f.fleet)
+	s.facts = f
+	if err := s.registry.identified(s); err != nil {
+		return s.refuse(codes.ResourceExhausted, "node_streams", "%v", err)
 	}
-	// The handler and the cache hold on to the Node for as long as the stream lives, once per watch.
-	n.Extensions, n.Metadata = nil, nil
-	s.facts, s.identified = f, true
+	s.identified = true
+	s.unwatch = s.registry.cache.Watch(f.fleet, s.wake)
 	s.registry.opts.Log.Info("proxy connected", "node", f.id, "fleet", f.fleet, "agent", f.agent, "build", f.build, "protocol", s.protocol)
 	s.registry.changed()
 	return nil
 }
 
-// subscribe returns the state of a type, and whether this is the stream's first request of it.
-func (s *adsStream) subscribe(url string) (sub *subscription, first bool, err error) {
-	switch sub := s.types[url]; {
-	case url == "":
-		return nil, false, s.refuse(codes.InvalidArgument, "no_type", "type_url: expected the type of resource on an aggregated stream")
-	case sub != nil:
-		return sub, false, nil
-	case len(url) > maxTypeURL:
-		return nil, false, s.refuse(codes.InvalidArgument, "bad_type", "type_url: %d bytes, expected at most %d", len(url), maxTypeURL)
-	case len(s.types) == maxTypes:
-		return nil, false, s.refuse(codes.ResourceExhausted, "types", "type_url: %d types on one stream, expected no more", maxTypes)
-	}
-	sub = &subscription{kind: translate.TypeOf(url)}
-	s.types[url] = sub
-	return sub, true, nil
-}
+// served is what the client's fleet is to be served, nil for a fleet that does not exist.
+func (s *adsStream) served() *snapshot.Snapshot { return s.registry.cache.Current(s.facts.fleet) }
 
-func (s *adsStream) checkNames(names []string) error {
-	if len(names) > s.registry.opts.MaxNames {
-		return s.refuse(codes.ResourceExhausted, "names", "resource names: %d in one request, expected at most %d", len(names), s.registry.opts.MaxNames)
+// receive takes a request.
+func (s *adsStream) receive(n *corev3.Node, req session.Request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.identify(n); err != nil {
+		return err
 	}
-	for _, name := range names {
-		if len(name) > maxName {
-			return s.refuse(codes.InvalidArgument, "bad_name", "resource names: one of %d bytes, expected at most %d", len(name), maxName)
+	answer, err := s.session.Receive(time.Now(), req, s.served())
+	if v, ok := err.(*session.Violation); ok { //nolint:errorlint // never wrapped
+		code := codes.InvalidArgument
+		if v.TooMuch {
+			code = codes.ResourceExhausted
 		}
-	}
-	return nil
-}
-
-func (s *adsStream) checkSize(sub *subscription) error {
-	if n := sub.size(); n > s.registry.opts.MaxNames {
-		return s.refuse(codes.ResourceExhausted, "names", "%s: %d names in one subscription, expected at most %d", typeLabel(sub.kind), n, s.registry.opts.MaxNames)
-	}
-	if n := len(sub.unanswered); n > maxUnanswered {
-		return s.refuse(codes.ResourceExhausted, "unanswered", "%s: %d responses without an answer, expected at most %d", typeLabel(sub.kind), n, maxUnanswered)
-	}
-	return nil
-}
-
-// OnStreamDeltaRequest implements the library's delta callbacks.
-//
-// A refused version needs no parking here: the library's handler takes for known what it sent, and
-// sends a resource again only when its version changes.
-func (s *adsStream) OnStreamDeltaRequest(_ int64, req *discoveryv3.DeltaDiscoveryRequest) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.identify(req.GetNode()); err != nil {
-		return err
-	}
-	sub, first, err := s.subscribe(req.GetTypeUrl())
-	if err != nil {
-		return err
-	}
-	if err := s.checkNames(req.GetResourceNamesSubscribe()); err != nil {
-		return err
-	}
-	if first {
-		if err := s.checkNames(slices.Collect(maps.Keys(req.GetInitialResourceVersions()))); err != nil {
-			return err
-		}
-		// The handler owns the map of the request and changes it.
-		sub.names = streamv3.NewDeltaSubscription(req.GetResourceNamesSubscribe(), req.GetResourceNamesUnsubscribe(),
-			maps.Clone(req.GetInitialResourceVersions()), true)
-		return s.checkSize(sub)
-	}
-	if answered, ok := sub.take(req.GetResponseNonce()); ok {
-		s.answered(sub, answered, req)
-	} else if req.GetErrorDetail() != nil && req.GetResponseNonce() == sub.last.nonce {
-		s.nacked(sub, sub.last, req)
-	}
-	if len(req.GetResourceNamesSubscribe())+len(req.GetResourceNamesUnsubscribe()) > 0 {
-		sub.names.UpdateResourceSubscriptions(req.GetResourceNamesSubscribe(), req.GetResourceNamesUnsubscribe())
-		sub.matched = ""
-		maps.DeleteFunc(sub.refused, func(name, _ string) bool { return !sub.wants(name) })
-	}
-	return s.checkSize(sub)
-}
-
-// OnStreamDeltaResponse implements the library's delta callbacks.
-func (s *adsStream) OnStreamDeltaResponse(_ int64, req *discoveryv3.DeltaDiscoveryRequest, resp *discoveryv3.DeltaDiscoveryResponse) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	resp.ControlPlane = s.registry.controlPlane
-	r := response{nonce: resp.GetNonce(), version: resp.GetSystemVersionInfo(), at: time.Now(),
-		versions: make(map[string]string, len(resp.GetResources())), removed: resp.GetRemovedResources()}
-	for _, res := range resp.GetResources() {
-		r.versions[res.GetName()] = res.GetVersion()
-	}
-	s.sent(req.GetTypeUrl(), r, len(resp.GetResources()))
-}
-
-// OnStreamRequest implements the library's SotW callbacks.
-//
-// The library's handler would answer a refusal at once with the same bytes, for ever: it tells what
-// the client has by version_info, which in a refusal is the old one. So the version that was refused
-// is put there: the cache takes it for known, and answers when it changes or when a name is new. A
-// request with a stale nonce is void by the protocol, which the handler observes only while a
-// response is unanswered; it becomes a repetition of what the client last validly asked for.
-func (s *adsStream) OnStreamRequest(_ int64, req *discoveryv3.DiscoveryRequest) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.identify(req.GetNode()); err != nil {
-		return err
-	}
-	sub, _, err := s.subscribe(req.GetTypeUrl())
-	if err != nil {
-		return err
-	}
-	if err := s.checkNames(req.GetResourceNames()); err != nil {
-		return err
+		return s.refuse(code, v.Reason, "%s", v.Message)
 	}
 	switch {
-	case sub.last.nonce == "":
-		// Nothing was sent yet: there is nothing to answer, only names to take.
-	case req.GetResponseNonce() != sub.last.nonce:
-		req.ResourceNames = sub.requested
-		req.VersionInfo = sub.last.version
-		return nil
+	case answer == nil:
+	case answer.Refusal != nil:
+		s.nacked(answer)
 	default:
-		if answered, ok := sub.take(req.GetResponseNonce()); ok {
-			s.answered(sub, answered, req)
-		} else if req.GetErrorDetail() != nil {
-			s.nacked(sub, sub.last, req)
-		}
-		req.VersionInfo = sub.last.version
+		s.registry.metrics.acks.WithLabelValues(typeLabel(answer.Type), s.protocol).Inc()
+		s.registry.changed()
 	}
-	sub.requested = req.GetResourceNames()
-	sub.matched = ""
 	return nil
 }
 
-// OnStreamResponse implements the library's SotW callbacks.
-func (s *adsStream) OnStreamResponse(_ context.Context, _ int64, req *discoveryv3.DiscoveryRequest, resp *discoveryv3.DiscoveryResponse) {
+// wake has what is due sent.
+func (s *adsStream) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	resp.ControlPlane = s.registry.controlPlane
-	s.sent(req.GetTypeUrl(), response{nonce: resp.GetNonce(), version: resp.GetVersionInfo(), at: time.Now()}, len(resp.GetResources()))
-}
-
-func (s *adsStream) sent(url string, r response, resources int) {
-	sub := s.types[url]
-	if sub == nil {
-		return
+	if s.sending || s.closed || !s.identified {
+		return // the sender looks again before it ends
 	}
-	sub.send(r, s.protocol == sotw)
-	s.registry.metrics.responses.WithLabelValues(typeLabel(sub.kind), s.protocol).Inc()
-	s.registry.metrics.resources.WithLabelValues(typeLabel(sub.kind), s.protocol).Add(float64(resources))
+	s.sending = true
+	go s.guard(s.send)
 }
 
-// answered takes the first answer to a response. A refusal is known by error_detail alone: an
-// answer that merely names an older version is none.
-func (s *adsStream) answered(sub *subscription, r response, req answer) {
-	if req.GetErrorDetail() != nil {
-		sub.refuse(r, s.protocol == delta)
-		s.nacked(sub, r, req)
-		return
+// send sends until nothing is due.
+func (s *adsStream) send() {
+	for {
+		r := s.next()
+		if r == nil {
+			return
+		}
+		if err := s.wire.SendMsg(&frame{r.Wire}); err != nil {
+			s.end(err)
+			return // sending stays set: nothing is sent after this
+		}
+		s.registry.metrics.responses.WithLabelValues(typeLabel(r.Type), s.protocol).Inc()
+		s.registry.metrics.resources.WithLabelValues(typeLabel(r.Type), s.protocol).Add(float64(r.Resources))
 	}
-	sub.accept(r, time.Now())
-	s.registry.metrics.acks.WithLabelValues(typeLabel(sub.kind), s.protocol).Inc()
-	s.registry.changed()
 }
 
-// OnDeltaStreamOpen and the other three are there for the library's interfaces: the server itself
-// opens and closes streams.
-func (s *adsStream) OnDeltaStreamOpen(context.Context, int64, string) error { return nil }
+// next is the response that is due. If there is none the sender has ended, and the timer is set for when
+// there may be one.
+func (s *adsStream) next() *session.Response {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	now := time.Now()
+	r, wait := s.session.Next(now, s.served())
+	if r != nil {
+		return r
+	}
+	s.sending = false
+	if since := s.session.Waiting(); !since.IsZero() {
+		left := since.Add(s.registry.opts.AnswerTime).Sub(now)
+		if left <= 0 {
+			s.end(s.refuse(codes.DeadlineExceeded, "unanswered", "a response had no answer for %s", s.registry.opts.AnswerTime))
+			return nil
+		}
+		if wait == 0 || left < wait {
+			wait = left
+		}
+	}
+	switch {
+	case wait == 0 && s.timer != nil:
+		s.timer.Stop()
+	case wait > 0 && s.timer == nil:
+		s.timer = time.AfterFunc(wait, s.wake)
+	case wait > 0:
+		s.timer.Reset(wait)
+	}
+	return nil
+}
 
-// OnDeltaStreamClosed implements the library's delta callbacks.
-func (s *adsStream) OnDeltaStreamClosed(int64, *corev3.Node) {}
+// guard runs a part of the stream; a panic in it ends the stream.
+func (s *adsStream) guard(run func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.end(s.registry.panicked(s.protocol+" stream", p))
+		}
+	}()
+	run()
+}
 
-// OnStreamOpen implements the library's SotW callbacks.
-func (s *adsStream) OnStreamOpen(context.Context, int64, string) error { return nil }
+// close ends what the stream has running.
+func (s *adsStream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	if s.unwatch != nil {
+		s.unwatch()
+	}
+}
 
-// OnStreamClosed implements the library's SotW callbacks.
-func (s *adsStream) OnStreamClosed(int64, *corev3.Node) {}
+// nacked records a refusal; the stream is locked.
+func (s *adsStream) nacked(answer *session.Answer) {
+	reg := s.registry
+	n := Nack{
+		At: time.Now(), Node: s.facts.id, Fleet: s.facts.fleet, Type: answer.Type, Nonce: answer.Nonce, Version: answer.Version,
+		Message: plain(answer.Refusal.Message, maxNackMessage),
+		Instead: instead(typeLabel(answer.Type), answer.Refusal),
+	}
+	if suspects := answer.Refusal.Suspects; len(suspects) > 0 {
+		n.Resource, n.Source = suspects[0].Name, suspects[0].Source
+		if source, ok := reg.opts.Lookup(n.Fleet, n.Type, n.Resource); ok {
+			n.Source = source
+		}
+	}
+	n = reg.nacks.add(n)
+	s.lastNack = &n
 
-// proxy is the stream as Registry shows it; served is what its fleet has now.
-func (s *adsStream) proxy(exists bool, served snapshotVersions) (Proxy, bool) {
+	fleet := n.Fleet
+	if !reg.opts.HasFleet(fleet) {
+		fleet = "unknown"
+	}
+	reg.metrics.nacks.WithLabelValues(fleet, typeLabel(n.Type)).Inc()
+	if n.Count == 1 {
+		reg.opts.Log.Warn("proxy refused a response", "node", n.Node, "fleet", n.Fleet, "type", typeLabel(n.Type),
+			"version", n.Version, "resource", n.Resource, "source", n.Source, "message", n.Message)
+	}
+	reg.changed()
+}
+
+// proxy is the stream as Registry shows it.
+func (s *adsStream) proxy(exists bool) (Proxy, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.identified {
@@ -271,35 +238,22 @@ func (s *adsStream) proxy(exists bool, served snapshotVersions) (Proxy, bool) {
 		n := *s.lastNack
 		p.LastNack = &n
 	}
+	served := s.served()
 	for _, t := range translate.Types {
-		p.Types[t] = s.typeState(t.URL(), exists, served)
+		st := s.session.Status(t, served)
+		p.Types[t] = TypeState{
+			State: states[st.State], Version: st.Accepted, SentVersion: st.Sent, SentAt: st.SentAt, AckedAt: st.AcceptedAt,
+			Sent: st.Counts.Sent, Acked: st.Counts.Acked, Nacked: st.Counts.Nacked,
+		}
+		if !exists {
+			state := p.Types[t]
+			state.State = NoFleet
+			p.Types[t] = state
+		}
 	}
 	return p, true
 }
 
-func (s *adsStream) typeState(url string, exists bool, served snapshotVersions) TypeState {
-	sub := s.types[url]
-	if sub == nil {
-		if !exists {
-			return TypeState{State: NoFleet}
-		}
-		return TypeState{State: NotSubscribed}
-	}
-	t := TypeState{
-		Version: sub.acked, AckedAt: sub.ackedAt, SentVersion: sub.last.version, SentAt: sub.last.at,
-		Sent: sub.counts.sent, Acked: sub.counts.acked, Nacked: sub.counts.nacked,
-	}
-	switch {
-	case !exists:
-		t.State = NoFleet
-	case served == nil:
-		t.State = Pending
-	default:
-		version := served.GetVersion(url)
-		t.State = sub.state(s.protocol == delta, version, served.GetVersionMap(url))
-		if t.State == Synced {
-			t.Version = version
-		}
-	}
-	return t
+var states = map[session.State]SyncState{
+	session.Unasked: NotSubscribed, session.Pending: Pending, session.Refused: Nacked, session.Synced: Synced,
 }

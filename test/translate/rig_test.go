@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/demo"
@@ -37,7 +36,7 @@ const patience = 30 * time.Second
 // rig is an Envoy that is served a fleet with one listener.
 type rig struct {
 	t        *testing.T
-	cache    cache.SnapshotCache
+	cache    *snapshot.Cache
 	served   *snapshot.Snapshot
 	envoy    *demo.Envoy
 	admin    string
@@ -60,7 +59,7 @@ func start(t *testing.T, hosts []catalog.VirtualHost, services ...*catalog.Servi
 		t.Skip(err)
 	}
 	r := &rig{t: t, listener: freePort(t)}
-	r.cache = cache.NewSnapshotCache(false, xds.FleetHash{}, nil)
+	r.cache = snapshot.NewCache(xds.FleetHash{})
 	r.serve(hosts, services...)
 
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,0 +1,186 @@
+package session
+
+import (
+	"slices"
+	"time"
+
+	"evenkeel.io/controlplane/internal/snapshot"
+	"evenkeel.io/controlplane/internal/translate"
+)
+
+// refusals is what the client does not take, of one type.
+//
+// A refused response left nothing with the client, or the protocol does not say what. It is taken back as
+// a whole, and what it carried is sent again: without the resource that the client's words name; where
+// they name none, in two halves, and the half that is refused in two again. What is refused alone is
+// parked: it is sent again when it is another version, or after a back-off, alone.
+type refusals struct {
+	parked map[string]parked
+	// groups are what is sent before anything else, one group after the other.
+	groups [][]string
+	// alone counts the resources that were refused alone in a row.
+	alone   int
+	retryAt time.Time
+	backoff time.Duration
+}
+
+// parked is a version that the client refused.
+type parked struct {
+	version string
+	// resource is nil where a removal was refused.
+	resource *snapshot.Resource
+}
+
+// Refusal is what a client did not take.
+type Refusal struct {
+	Message string
+	// Suspects are the resources that are left out from now on, each with the version that was refused.
+	// Empty where they are still looked for.
+	Suspects []Suspect
+	// Keeps is the version of the type that the client accepted last, "" for none.
+	Keeps string
+	// Resources are how many the response carried.
+	Resources int
+}
+
+// Suspect is a resource that a refusal is taken to be about.
+type Suspect struct {
+	Name, Version string
+	Source        string
+}
+
+const (
+	// giveUp is how many resources in a row are refused alone before the client is taken to refuse
+	// whatever it is sent: the rest is parked unseen.
+	giveUp = 4
+	// retries is how many parked resources are tried again at a time.
+	retries = 8
+)
+
+// refused takes a refusal of f.
+func (s *Session) refused(now time.Time, sub *subscription, f *flight, message string) *Refusal {
+	sent := map[string]*snapshot.Resource{}
+	for name, r := range f.told {
+		sent[name] = r
+	}
+	if f.update != nil {
+		for _, r := range f.update.Resources {
+			sent[r.Name] = r
+		}
+	}
+	out := &Refusal{Message: message, Keeps: sub.accepted, Resources: len(sent)}
+	park := func(name string) {
+		if sub.parked == nil {
+			sub.parked = map[string]parked{}
+		}
+		r := sent[name]
+		sub.parked[name] = parked{versionOf(r), r}
+		suspect := Suspect{Name: name, Version: versionOf(r)}
+		if r != nil {
+			suspect.Source = r.Source
+		}
+		out.Suspects = append(out.Suspects, suspect)
+	}
+	named := suspects(message, sent)
+	switch {
+	case len(named) > 0:
+		for _, name := range named {
+			park(name)
+		}
+	case len(sent) == 1:
+		for name := range sent {
+			park(name)
+		}
+		if sub.alone++; sub.alone >= giveUp {
+			sub.parkAll(f.to)
+		}
+	default:
+		names := make([]string, 0, len(sent))
+		for name := range sent {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		half := len(names) / 2
+		sub.groups = append([][]string{names[:half], names[half:]}, sub.groups...)
+	}
+	if len(out.Suspects) > 0 {
+		sub.backoff = min(s.opts.MaxRetry, max(s.opts.Retry, 2*sub.backoff))
+		sub.retryAt = now.Add(sub.backoff)
+	}
+	if sub.kind == translate.EDS {
+		s.rescue()
+	}
+	return out
+}
+
+// parkAll parks what is left of the groups: a client that refuses everything is not asked for each.
+func (sub *subscription) parkAll(to *snapshot.Table) {
+	for _, group := range sub.groups {
+		for _, name := range group {
+			r := sub.want(to, name)
+			sub.parked[name] = parked{versionOf(r), r}
+		}
+	}
+	sub.groups = nil
+}
+
+// acceptedSome follows an acknowledgement: the client takes something.
+func (sub *subscription) acceptedSome() {
+	sub.alone = 0
+	if len(sub.parked) == 0 && len(sub.groups) == 0 {
+		sub.backoff = 0
+	}
+}
+
+// rescue has load assignments sent again that an Envoy lost with a refused one: a refusal of EDS reaches
+// all of its EDS watches, and a cluster that is still warming then begins without hosts. Those of
+// clusters that it has not acknowledged may be.
+func (s *Session) rescue() {
+	clusters, endpoints := s.of(translate.CDS), s.of(translate.EDS)
+	if clusters == nil || clusters.flight == nil {
+		return
+	}
+	for cluster := range clusters.flight.resources() {
+		for _, name := range cluster.Refs[translate.EDS] {
+			if endpoints.wanted.Wants(name) {
+				s.owe(endpoints, name)
+			}
+		}
+	}
+}
+
+// reconsider lets parked resources be tried again when their time has come, and returns after what time
+// it has, 0 for never.
+func (sub *subscription) reconsider(now time.Time) time.Duration {
+	if len(sub.parked) == 0 || len(sub.groups) > 0 {
+		return 0
+	}
+	if left := sub.retryAt.Sub(now); left > 0 {
+		return left
+	}
+	sub.alone = 0
+	for name := range sub.parked {
+		sub.groups = append(sub.groups, []string{name})
+	}
+	slices.SortFunc(sub.groups, func(a, b []string) int { return slices.Compare(a, b) })
+	sub.groups = sub.groups[:min(retries, len(sub.groups))]
+	for _, group := range sub.groups {
+		delete(sub.parked, group[0])
+	}
+	return 0
+}
+
+// withheld says whether this version of a name is not to be sent now.
+func (sub *subscription) withheld(name, version string) bool {
+	if p, is := sub.parked[name]; is {
+		if p.version == version {
+			return true
+		}
+		delete(sub.parked, name) // it changed
+	}
+	if len(sub.groups) == 0 {
+		return false
+	}
+	_, now := slices.BinarySearch(sub.groups[0], name)
+	return !now
+}

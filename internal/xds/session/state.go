@@ -1,0 +1,90 @@
+package session
+
+import (
+	"time"
+
+	"evenkeel.io/controlplane/internal/snapshot"
+	"evenkeel.io/controlplane/internal/translate"
+)
+
+// State says how far the client is with a type.
+type State int
+
+// The states of a type.
+const (
+	Unasked State = iota // the client never asked for it
+	Pending              // something is under way or due
+	Refused              // it has all but what it refused
+	Synced               // it acknowledged all that it wants of what there is
+)
+
+// Status is State with what was sent and answered.
+type Status struct {
+	State State
+	// Accepted is the version last acknowledged: of the Table, where the client has all of it.
+	Accepted, Sent     string
+	AcceptedAt, SentAt time.Time
+	Counts             Counts
+	Refused            []string // names
+}
+
+// Status tells how far the client is with a type of what it is to be served.
+func (s *Session) Status(kind translate.Type, served *snapshot.Snapshot) Status {
+	sub := s.of(kind)
+	if sub == nil {
+		return Status{}
+	}
+	st := Status{
+		State: Synced, Accepted: sub.accepted, AcceptedAt: sub.acceptedAt, Sent: sub.sent, SentAt: sub.sentAt, Counts: sub.counts,
+	}
+	to := served.Table(kind)
+	for name, p := range sub.parked {
+		if p.version == versionOf(sub.want(to, name)) {
+			st.Refused = append(st.Refused, name)
+		}
+	}
+	switch c := s.peek(sub, to); {
+	case sub.flight != nil, served == nil, !c.empty():
+		st.State = Pending
+	case len(st.Refused) > 0:
+		st.State = Refused
+	case !sub.greeted && sub.wanted.Wildcard():
+		st.State = Pending
+	default:
+		st.Accepted = to.Version()
+	}
+	return st
+}
+
+// peek is what is due, in whichever turn, without taking anything for tried.
+func (s *Session) peek(sub *subscription, to *snapshot.Table) content {
+	if sub.base.Same(to) && len(sub.held) == 0 && len(sub.groups) == 0 {
+		return content{}
+	}
+	if len(sub.groups) > 0 {
+		return content{told: map[string]*snapshot.Resource{"": nil}}
+	}
+	return s.dueNow(sub, to, both)
+}
+
+// Waiting is since when the oldest response under way has had no answer, zero if none is.
+func (s *Session) Waiting() time.Time {
+	var oldest time.Time
+	for _, sub := range s.types {
+		if sub.flight != nil && (oldest.IsZero() || sub.flight.at.Before(oldest)) {
+			oldest = sub.flight.at
+		}
+	}
+	return oldest
+}
+
+// Held is the version that the client acknowledged of a resource, and the resource itself where it is
+// known; "" and nil for none.
+func (s *Session) Held(kind translate.Type, name string) (version string, r *snapshot.Resource) {
+	sub := s.of(kind)
+	if sub == nil || !sub.wanted.Wants(name) {
+		return "", nil
+	}
+	h := sub.has(name)
+	return h.version, h.resource
+}

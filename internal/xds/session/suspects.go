@@ -1,0 +1,33 @@
+package session
+
+import (
+	"regexp"
+
+	"evenkeel.io/controlplane/internal/snapshot"
+)
+
+// namePatterns find resource names in Envoy's words, the most telling first. Envoy names the
+// resource outright where it applied a batch one by one; where protoc-gen-validate refused the
+// message, the whole resource follows as prototext. That dump begins with a randomised prefix, so
+// only its fields can be matched, never the text.
+var namePatterns = []*regexp.Regexp{
+	regexp.MustCompile(`(?:cluster|listener)\(s\) (\S+): `),
+	regexp.MustCompile(`\bcluster_name: ?"([^"]+)"`),
+	regexp.MustCompile(`\bname: ?"([^"]+)"`),
+	regexp.MustCompile(`\broute_config_name: ?"([^"]+)"`),
+	regexp.MustCompile(`\): (\S+)$`),
+}
+
+// suspects are the resources that a refusal is about: those that were sent and that the message
+// mentions in the most telling of the ways in which it mentions any. Envoy gives no name for what
+// protoc-gen-validate lets through and EDS itself refuses.
+func suspects(message string, sent map[string]*snapshot.Resource) []string {
+	for _, pattern := range namePatterns {
+		for _, match := range pattern.FindAllStringSubmatch(message, 16) {
+			if _, carried := sent[match[1]]; carried {
+				return []string{match[1]}
+			}
+		}
+	}
+	return nil
+}
