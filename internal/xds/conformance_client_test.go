@@ -13,8 +13,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -62,7 +60,7 @@ type peer struct {
 
 	unread   []*message          // oldest first
 	names    map[string][]string // SotW: what is asked for now, by type
-	nonce    map[string]string   // of the last message of a type
+	nonce    map[string]string   // of the last message of a type that was answered
 	accepted map[string]string   // version_info last accepted, by type
 	store    map[string]map[string]string
 	versions map[string]map[string]string // delta: versions of what is in the store
@@ -70,17 +68,13 @@ type peer struct {
 }
 
 func (r *trial) peer(id, fleet string) *peer {
-	conn, err := grpc.NewClient(r.address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
-	if err != nil {
-		r.Fatalf("dial: %v", err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &peer{
 		trial: r, id: id, fleet: fleet, cancel: cancel, in: make(chan *message, 1024),
 		names: map[string][]string{}, nonce: map[string]string{}, accepted: map[string]string{},
 		store: map[string]map[string]string{}, versions: map[string]map[string]string{},
 	}
-	ads := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
+	ads := discoveryv3.NewAggregatedDiscoveryServiceClient(r.conn)
 	var read func() (*message, error)
 	if r.protocol == delta {
 		str, err := ads.DeltaAggregatedResources(ctx)
@@ -103,7 +97,6 @@ func (r *trial) peer(id, fleet string) *peer {
 			return sotwMessage(resp), err
 		}
 	}
-	read = readUntil(ctx, read)
 	go func() {
 		defer close(p.in)
 		for {
@@ -120,21 +113,8 @@ func (r *trial) peer(id, fleet string) *peer {
 			}
 		}
 	}()
-	r.t.Cleanup(func() {
-		p.close()
-		conn.Close()
-	})
+	r.t.Cleanup(p.close)
 	return p
-}
-
-// readUntil is read, with nothing read once ctx is done.
-func readUntil(ctx context.Context, read func() (*message, error)) func() (*message, error) {
-	return func() (*message, error) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		return read()
-	}
 }
 
 // close ends the stream, and returns when nothing more comes of it.
@@ -268,6 +248,7 @@ func (p *peer) apply(m *message) {
 }
 
 func (p *peer) ack(m *message) {
+	p.nonce[m.url] = m.nonce
 	p.accepted[m.url] = m.version
 	if p.protocol == delta {
 		p.send(request{url: m.url, nonce: m.nonce})
@@ -278,6 +259,7 @@ func (p *peer) ack(m *message) {
 
 // nack refuses a message: nothing of it is applied.
 func (p *peer) nack(m *message, why string) {
+	p.nonce[m.url] = m.nonce
 	q := request{url: m.url, nonce: m.nonce, refusal: &statuspb.Status{Code: 13, Message: why}}
 	if p.protocol == sotw {
 		q.version, q.subscribe = p.accepted[m.url], p.names[m.url]
@@ -295,7 +277,6 @@ func (p *peer) receive(within time.Duration) bool {
 		if !open {
 			return false
 		}
-		p.nonce[m.url] = m.nonce
 		p.unread = append(p.unread, m)
 		return true
 	case <-timer.C:
@@ -350,7 +331,6 @@ func (p *peer) end() error {
 	select {
 	case m, open := <-p.in:
 		if open {
-			p.nonce[m.url] = m.nonce
 			p.unread = append(p.unread, m)
 			return nil
 		}
@@ -378,13 +358,13 @@ func (p *peer) barrier() {
 	}
 }
 
-// silent asserts that no message of a type came for what was sent before. A barrier says when the
+// silent asserts that no message of the types came for what was sent before. A barrier says when the
 // requests are handled; the moment after it is for what a server sends out of turn.
-func (p *peer) silent(url, after string) {
+func (p *peer) silent(after string, urls ...string) {
 	p.barrier()
 	for p.receive(quietTime) {
 	}
-	if m := p.take(func(m *message) bool { return m.url == url }); m != nil {
+	if m := p.take(func(m *message) bool { return slices.Contains(urls, m.url) }); m != nil {
 		p.Fatalf("%s: expected silence, got %v", after, m)
 	}
 }

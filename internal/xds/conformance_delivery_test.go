@@ -23,15 +23,11 @@ var deliveryRules = []rule{
 		for _, url := range all {
 			p.accept(p.next(url))
 		}
-		for _, url := range all {
-			p.silent(url, "acknowledgements")
-		}
+		p.silent("acknowledgements", all...)
 		for range 10 {
 			r.set(fleet, snapshotOf(shop("cart", "pay")...))
 		}
-		for _, url := range all {
-			p.silent(url, "the same content ten times")
-		}
+		p.silent("the same content ten times", all...)
 	}},
 	{"P6 others", "a change of one load assignment says nothing of others, nor of other types", []string{delta}, func(r *trial) {
 		r.set(fleet, snapshotOf(append(service("cart", 1), service("pay", 1)...)...))
@@ -44,7 +40,7 @@ var deliveryRules = []rule{
 		if m := p.next(resource.EndpointType); !slices.Equal(m.names, []string{"pay"}) {
 			r.Errorf("received %v, expected pay alone", m)
 		}
-		p.silent(resource.ClusterType, "a change of endpoints")
+		p.silent("a change of endpoints", resource.ClusterType)
 	}},
 	{"P14", "clusters and listeners are sent in full, and what is missing from a response is gone", []string{sotw}, func(r *trial) {
 		r.set(fleet, snapshotOf(append(service("cart", 1), service("pay", 1)...)...))
@@ -108,8 +104,7 @@ var deliveryRules = []rule{
 		maps.Copy(again.accepted, p.accepted)
 		again.subscribe(resource.ClusterType)
 		again.subscribe(resource.EndpointType, "cart")
-		again.silent(resource.ClusterType, "coming back with the version")
-		again.silent(resource.EndpointType, "coming back with the version")
+		again.silent("coming back with the version", resource.ClusterType, resource.EndpointType)
 		r.set(fleet, snapshotOf(service("cart", 2)...))
 		again.accepts("the next version", nil, func() bool { return again.holds(service("cart", 2)...) })
 	}},
@@ -138,7 +133,7 @@ var deliveryRules = []rule{
 		p.apply(made)
 		p.subscribe(resource.EndpointType, "new")
 		p.accepts("the new cluster's endpoints, before it is acknowledged", nil, func() bool { return p.holds(assignment("new", 1)) })
-		p.silent(resource.RouteType, "a cluster that is not acknowledged")
+		p.silent("a cluster that is not acknowledged", resource.RouteType)
 		p.ack(made)
 
 		switched := p.next(resource.RouteType)
@@ -206,7 +201,7 @@ var deliveryRules = []rule{
 			p.subscribe(resource.EndpointType, name)
 		}
 		p.accepts("all three", nil, func() bool { return p.holds(assignment("a", 1), assignment("b", 1), assignment("c", 1)) })
-		p.silent(resource.EndpointType, "having got everything")
+		p.silent("having got everything", resource.EndpointType)
 	}},
 	{"P23 newest", "a client that was slow to answer gets the newest state, not those in between", both, func(r *trial) {
 		r.set(fleet, snapshotOf(assignment("cart", 1)))
@@ -227,7 +222,7 @@ var deliveryRules = []rule{
 		if !p.holds(assignment("cart", 11)) {
 			r.Errorf("an older state than the newest came first")
 		}
-		p.silent(resource.EndpointType, "the newest state")
+		p.silent("the newest state", resource.EndpointType)
 	}},
 	{"P26 replicas", "two servers, and both of their protocols, serve the same bytes under the same versions", both, func(r *trial) {
 		other := &trial{t: r.t, running: startLike(r), protocol: r.protocol, patience: r.patience}

@@ -39,8 +39,23 @@ var overADS = &corev3.ConfigSource{
 	ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
 }
 
+// known keeps what was encoded before: rules compare with it over and over.
+var known sync.Map
+
+func once(key string, encode func() served) served {
+	if r, ok := known.Load(key); ok {
+		return r.(served)
+	}
+	r, _ := known.LoadOrStore(key, encode())
+	return r.(served)
+}
+
 // cluster is a cluster whose bytes differ by revision.
 func cluster(name string, revision int) served {
+	return once(fmt.Sprint("cluster ", name, revision), func() served { return newCluster(name, revision) })
+}
+
+func newCluster(name string, revision int) served {
 	return encoded(translate.CDS, name, &clusterv3.Cluster{
 		Name: name, ConnectTimeout: durationpb.New(time.Second + time.Duration(revision)*time.Millisecond),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
@@ -55,6 +70,10 @@ func at(port int) *corev3.Address {
 
 // assignment has one endpoint, of a weight.
 func assignment(name string, weight int) served {
+	return once(fmt.Sprint("assignment ", name, weight), func() served { return newAssignment(name, weight) })
+}
+
+func newAssignment(name string, weight int) served {
 	w := wrapperspb.UInt32(uint32(weight))
 	return encoded(translate.EDS, name, &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
 		Locality: &corev3.Locality{Zone: "a"}, LoadBalancingWeight: w,
@@ -102,7 +121,7 @@ func layer(name string, value float64) served {
 }
 
 // barriers is how many barriers a peer has, each a layer that is in every snapshot.
-const barriers = 64
+const barriers = 48
 
 func barrierName(i int) string { return fmt.Sprint("barrier/", i) }
 

@@ -21,6 +21,7 @@ import (
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/xds"
@@ -35,7 +36,7 @@ const (
 	// patience is how long a rule waits for what must come; nothing waits it out on success.
 	patience = 20 * time.Second
 	// briefly is the same where the rule is expected to fail.
-	briefly = 200 * time.Millisecond
+	briefly = 150 * time.Millisecond
 	// quietTime is how long a rule listens for what must not come, beyond a barrier.
 	quietTime = 40 * time.Millisecond
 )
@@ -65,6 +66,7 @@ type server struct {
 // running is a server that was started; it ends with its test.
 type running struct {
 	address string
+	conn    *grpc.ClientConn
 	// set serves a snapshot to a fleet.
 	set func(fleet string, s *snapshot.Snapshot)
 	// refusals are those that the server tells of, nil for one that tells of none.
@@ -143,7 +145,7 @@ func startOurs(t testing.TB) running {
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	return running{lis.Addr().String(), setter(t, cache), s.Registry().Nacks}
+	return running{lis.Addr().String(), dial(t, lis), setter(t, cache), s.Registry().Nacks}
 }
 
 func startStock(t testing.TB) running {
@@ -167,7 +169,7 @@ func startStock(t testing.TB) running {
 		g.Stop()
 		<-ended
 	})
-	return running{lis.Addr().String(), setter(t, cache), nil}
+	return running{lis.Addr().String(), dial(t, lis), setter(t, cache), nil}
 }
 
 func setter(t testing.TB, cache cachev3.SnapshotCache) func(string, *snapshot.Snapshot) {
@@ -186,10 +188,20 @@ func listen(t testing.TB) net.Listener {
 	return lis
 }
 
+// dial is the connection that all peers of a server share.
+func dial(t testing.TB, lis net.Listener) *grpc.ClientConn {
+	conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 // trial is one server put to one rule on one protocol. It gathers failures, for the test to compare
 // with what is expected.
 type trial struct {
-	t *testing.T
+	t testing.TB
 	running
 	protocol string
 	patience time.Duration
