@@ -396,7 +396,7 @@ func (p *peer) has() map[string][]string {
 	return out
 }
 
-// holds reports whether the store has the bytes of resources, of exactly those names where all is set.
+// holds reports whether the store has the bytes of resources.
 func (p *peer) holds(want ...served) bool {
 	for _, r := range want {
 		if p.store[r.Type.URL()][r.Name] != string(r.Bytes) {

@@ -249,12 +249,17 @@ func TestProtocol(t *testing.T) {
 	}
 }
 
+// failing is the reason why the server is listed to fail a rule on a protocol.
+func (s server) failing(id, protocol string) (reason string, listed bool) {
+	if reason, listed = s.fails[id+" "+protocol]; !listed {
+		reason, listed = s.fails[id]
+	}
+	return reason, listed
+}
+
 // put puts the server to a rule. One that it is listed to fail and obeys is to be taken off the list.
 func (s server) put(t *testing.T, c rule, protocol string) {
-	reason, listed := s.fails[c.id+" "+protocol]
-	if !listed {
-		reason, listed = s.fails[c.id]
-	}
+	reason, listed := s.failing(c.id, protocol)
 	r := &trial{t: t, running: s.start(t), protocol: protocol, patience: patience}
 	if listed {
 		r.patience = briefly

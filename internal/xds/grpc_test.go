@@ -159,6 +159,24 @@ func rendered(t *testing.T, s *catalog.Service) []served {
 	return out
 }
 
+// renderedRoutes are those of a Gateway's listener that sends everything to a Service.
+func renderedRoutes(t *testing.T, listener, service string) served {
+	f := &catalog.Fleet{Listeners: []catalog.Listener{{Name: listener, Port: 80, VirtualHosts: []catalog.VirtualHost{{
+		Domain: "*", Routes: []catalog.Route{{Backends: []catalog.Backend{{Service: service, Weight: 1}}}},
+	}}}}}
+	for _, r := range translate.Fleet(f, translate.Options{}) {
+		if r.Type == translate.RDS {
+			e, err := snapshot.Encode(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e
+		}
+	}
+	t.Fatal("a fleet without routes")
+	return nil
+}
+
 // TestGRPCTakesWhatEnvoysAreServed: clusters, assignments and routes as they are made for Envoys are
 // good for grpc-go too, once a listener that binds nothing leads it to them.
 func TestGRPCTakesWhatEnvoysAreServed(t *testing.T) {
@@ -166,7 +184,7 @@ func TestGRPCTakesWhatEnvoysAreServed(t *testing.T) {
 	cart, pay := m.service("shop/cart:80", m.backends[:2]...), m.service("shop/pay:80", m.backends[2])
 	resources := append(rendered(t, cart), rendered(t, pay)...)
 	route := func(name string) *snapshot.Snapshot {
-		return snapshotOf(append(resources, apiListener("web", "web"), routes("web", name))...)
+		return snapshotOf(append(resources, apiListener("web", "web"), renderedRoutes(t, "web", name))...)
 	}
 	m.set(fleet, route(cart.Name))
 	m.dial()
