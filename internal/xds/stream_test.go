@@ -10,7 +10,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	loadv3 "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -130,22 +129,6 @@ func TestStreamsOfTheServerAreBounded(t *testing.T) {
 	p.until("no proxy", func() bool { return len(p.Registry().Proxies()) == 0 })
 }
 
-func TestServicesThatAreNotServed(t *testing.T) {
-	p := startPlane(t, Options{})
-	conn := p.dial()
-	_, err := endpointservice.NewEndpointDiscoveryServiceClient(conn).FetchEndpoints(t.Context(), &discoveryv3.DiscoveryRequest{Node: node("envoy-1", fleet)})
-	if status.Code(err) != codes.Unimplemented {
-		t.Errorf("FetchEndpoints: %v, want Unimplemented", err)
-	}
-	str, err := endpointservice.NewEndpointDiscoveryServiceClient(conn).StreamEndpoints(t.Context())
-	if err == nil {
-		_, err = str.Recv()
-	}
-	if status.Code(err) != codes.Unimplemented {
-		t.Errorf("StreamEndpoints: %v, want Unimplemented", err)
-	}
-}
-
 // TestARefusedVersionIsParked: a hundred refusals cause no message. A first answer on another type
 // marks the end: requests of a stream are handled in order.
 func TestARefusedVersionIsParked(t *testing.T) {
@@ -234,17 +217,6 @@ func TestSotWStaleNonceIsVoid(t *testing.T) {
 	}
 	if len(resp.GetResources()) != 1 {
 		t.Error("a stale request changed the subscription")
-	}
-}
-
-func TestIdentifierIsSent(t *testing.T) {
-	p := startPlane(t, Options{Identifier: "replica-0"})
-	p.set(fleet, "1", resourcesOf("shop/cart:80", 1))
-	d, s := p.delta(), p.sotw()
-	d.send(&discoveryv3.DeltaDiscoveryRequest{Node: node("envoy-1", fleet), TypeUrl: resource.ClusterType})
-	s.send(&discoveryv3.DiscoveryRequest{Node: node("envoy-1", fleet), TypeUrl: resource.ClusterType})
-	if got := []string{d.recv().GetControlPlane().GetIdentifier(), s.recv().GetControlPlane().GetIdentifier()}; got[0] != "replica-0" || got[1] != "replica-0" {
-		t.Errorf("%q", got)
 	}
 }
 
