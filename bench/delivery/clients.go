@@ -102,7 +102,7 @@ func (s *Swarming) Open(how Open, _ *struct{}) error {
 		}
 	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(creds), grpc.WithSharedWriteBuffer(true), grpc.WithReadBufferSize(8 << 10),
+		grpc.WithTransportCredentials(creds), grpc.WithReadBufferSize(8 << 10),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxMessage)),
 	}
 	if how.Behaviour != deaf {
