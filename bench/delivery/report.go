@@ -29,9 +29,9 @@ then their endpoints by name, with a node of %d bytes), acknowledge every respon
 
 const notes = `
 To encode, once, is what is done with the changed load assignments before they are delivered: ours validates and encodes
-them, the floor encodes its response, stock and linear encode per stream while they deliver. Where a target speaks of CPU
-per stream it is delivery alone; the CPU of field has both. A push gives all endpoints of a changed cluster other weights.
-The time of an acknowledgement is when the client hands it to its transport.
+them, the floor encodes its response, stock and linear encode per stream while they deliver. CPU is that of
+the delivery alone but where it says otherwise, and in field, which has both. A push gives all endpoints of a changed cluster other
+weights. The time of an acknowledgement is when the client hands it to its transport.
 `
 
 // printHead says what all figures that follow have in common.
