@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,43 +25,58 @@ func small() *bench {
 }
 
 // TestEveryScenarioRuns has each scenario measured on a few streams, and holds what does not depend on the
-// machine against what the protocol says.
+// machine against what the protocol says. Runs mostly wait for a server to be at rest, so many go at once.
 func TestEveryScenarioRuns(t *testing.T) {
-	const streams, clusters = 5, 10
+	const streams, clusters, atOnce = 5, 10, 6
+	type tried struct {
+		scenario scenario
+		outcome
+	}
+	var runs []*tried
+	var running sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
 	for _, sc := range scenarios {
 		for _, server := range []string{"ours", "floor", "bare", "stock", "linear"} {
 			library := server == "stock" || server == "linear"
 			if !sc.runs(server) || library && sc.name != "some" {
 				continue
 			}
-			t.Run(sc.name+"/"+server, func(t *testing.T) {
-				t.Parallel()
-				measured, err := small().measure(t.Context(), sc.scaled(streams, clusters), server)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, c := range sc.columns {
-					pushed := c.key != "cpu" && c.key != "acked"
-					if v, ok := measured[c.key]; math.IsNaN(v) || !ok && (server != "bare" || pushed) {
-						t.Errorf("%s is missing or NaN: %v", c.key, measured)
-					}
-				}
-				for key, want := range map[string]map[string]float64{
-					"all":     {"bodies": clusters, "responses": streams},
-					"some":    {"bodies": 1, "responses": streams},
-					"field":   {"manyResponses": streams},
-					"restart": {"bodies": 0},
-					"idle":    {"responses": 0},
-				}[sc.name] {
-					if measured[key] != want {
-						t.Errorf("%s is %v, want %v", key, measured[key], want)
-					}
-				}
-				if sc.name == "hostile" && measured["toHostile"] == 0 {
-					t.Error("nothing was sent to the hostile clients: were they there?")
-				}
+			r := &tried{scenario: sc, outcome: outcome{server: server}}
+			runs = append(runs, r)
+			running.Go(func() {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				r.values, r.err = small().measure(t.Context(), sc.scaled(streams, clusters), server)
 			})
 		}
+	}
+	running.Wait()
+	for _, r := range runs {
+		t.Run(r.scenario.name+"/"+r.server, func(t *testing.T) {
+			if r.err != nil {
+				t.Fatal(r.err)
+			}
+			for _, c := range r.scenario.columns {
+				pushed := c.key == "cpu" || c.key == "acked"
+				if v, ok := r.values[c.key]; math.IsNaN(v) || !ok && (r.server != "bare" || !pushed) {
+					t.Errorf("%s is missing or NaN: %v", c.key, r.values)
+				}
+			}
+			for key, want := range map[string]map[string]float64{
+				"all":     {"bodies": clusters, "responses": streams},
+				"some":    {"bodies": 1, "responses": streams},
+				"field":   {"manyResponses": streams},
+				"restart": {"bodies": 0},
+				"idle":    {"responses": 0},
+			}[r.scenario.name] {
+				if r.values[key] != want {
+					t.Errorf("%s is %v, want %v", key, r.values[key], want)
+				}
+			}
+			if r.scenario.name == "hostile" && r.values["toHostile"] == 0 {
+				t.Error("nothing was sent to the hostile clients: were they there?")
+			}
+		})
 	}
 }
 

@@ -29,8 +29,8 @@ then their endpoints by name, with a node of %d bytes), acknowledge every respon
 
 const notes = `
 To encode, once, is what is done with the changed load assignments before they are delivered: ours validates and encodes
-them, the floor encodes its response, stock and linear encode per stream while they deliver. CPU is that of
-the delivery alone but where it says otherwise, and in field, which has both. A push gives all endpoints of a changed cluster other
+them, the floor encodes its response, stock and linear encode per stream while they deliver. CPU is that of the delivery
+alone but where it says otherwise, and in field, which has both. A push gives all endpoints of a changed cluster other
 weights. The time of an acknowledgement is when the client hands it to its transport.
 `
 
