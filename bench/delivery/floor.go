@@ -185,7 +185,8 @@ func responseOf(typeURL string, bodies map[string]*discoveryv3.Resource) (encode
 	return proto.Marshal(response)
 }
 
-// bare has streams and nothing else.
+// bare has streams and nothing else. It answers a request with an empty message, so that a stream has what
+// grpc-go keeps of one that was written to.
 type bare struct{}
 
 func newBare() bare { return bare{} }
@@ -195,6 +196,9 @@ func (bare) start(lis net.Listener, creds credentials.TransportCredentials) {
 		for {
 			if err := str.RecvMsg(reading(func([]byte) error { return nil })); err != nil {
 				return nil
+			}
+			if err := str.SendMsg(encoded(nil)); err != nil {
+				return err
 			}
 		}
 	})

@@ -48,7 +48,7 @@ var kinds = []kind{
 	{"stock", "go-control-plane's server over its SnapshotCache", func() server { return newStock() }},
 	{"linear", "go-control-plane's server over a LinearCache for each type", func() server { return newLinear() }},
 	{"floor", "each response encoded once, its bytes written to every stream: no state, no decision", func() server { return newFloor() }},
-	{"bare", "a grpc-go server whose streams say nothing: what a stream costs by itself", func() server { return newBare() }},
+	{"bare", "a grpc-go server whose streams are idle after an empty answer: what a stream costs by itself", func() server { return newBare() }},
 }
 
 func kindName(k kind) string { return k.name }
