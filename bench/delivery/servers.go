@@ -64,14 +64,13 @@ func serverOf(name string) (server, error) {
 
 // ours is the product's cache and server.
 type ours struct {
-	cache    cachev3.SnapshotCache
+	cache    *snapshot.Cache
 	server   *xds.Server
 	snapshot *snapshot.Snapshot
 }
 
 func newOurs() *ours {
-	cache := cachev3.NewSnapshotCache(false, xds.FleetHash{}, nil)
-	return &ours{cache: cache}
+	return &ours{cache: snapshot.NewCache(xds.FleetHash{})}
 }
 
 func (o *ours) start(lis net.Listener, creds credentials.TransportCredentials) {
@@ -106,10 +105,10 @@ func (o *ours) prepare(changed []*endpointv3.ClusterLoadAssignment) (func() erro
 	return func() error { return o.patch(resources) }, nil
 }
 
-// patch delivers changed load assignments: the one place to change when the cache learns to take them alone.
+// patch delivers changed load assignments.
 func (o *ours) patch(changed []*snapshot.Resource) error {
-	o.snapshot = o.snapshot.WithEndpoints(changed...)
-	return o.serve()
+	o.cache.PatchEndpoints(changed...)
+	return nil
 }
 
 func (o *ours) serve() error {

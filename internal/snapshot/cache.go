@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
-	"google.golang.org/protobuf/proto"
 
 	"evenkeel.io/controlplane/internal/translate"
 )
@@ -163,16 +162,11 @@ func adopt(s cache.ResourceSnapshot) (*Snapshot, error) {
 	var all []*Resource
 	for _, t := range translate.Types {
 		for name, message := range s.GetResources(t.URL()) {
-			r := translate.Resource{Type: t, Name: name, Message: message}
-			encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.Message)
+			r, err := EncodeUnchecked(translate.Resource{Type: t, Name: name, Message: message})
 			if err != nil {
-				return nil, refuse(r, err)
+				return nil, err
 			}
-			refs, err := refsOf(r.Message)
-			if err != nil {
-				return nil, refuse(r, err)
-			}
-			all = append(all, newResource(r, encoded, refs))
+			all = append(all, r)
 		}
 	}
 	return New(all...), nil

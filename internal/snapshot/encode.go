@@ -57,6 +57,19 @@ func EncodeAfter(before *Resource, r translate.Resource) (*Resource, error) {
 	return newResource(r, encoded, refs), nil
 }
 
+// EncodeUnchecked is Encode without validation, for what somebody else answers for.
+func EncodeUnchecked(r translate.Resource) (*Resource, error) {
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.Message)
+	if err != nil {
+		return nil, refuse(r, err)
+	}
+	refs, err := refsOf(r.Message)
+	if err != nil {
+		return nil, refuse(r, err)
+	}
+	return newResource(r, encoded, refs), nil
+}
+
 func refuse(r translate.Resource, err error) *Refusal {
 	reason := strings.ToValidUTF8(err.Error(), "�")
 	reason = strings.ReplaceAll(reason, "\n", "; ")

@@ -43,7 +43,7 @@ type plane struct {
 	cache   *snapshot.Cache
 	metrics *prometheus.Registry
 	address string
-	stop    func() // ends it, and returns when it has
+	stop    func()                        // ends it, and returns when it has
 	labels  map[string]*snapshot.Snapshot // by the version that it was set as
 }
 

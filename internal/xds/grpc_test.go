@@ -17,7 +17,6 @@ import (
 	roundrobinv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
 	wrrlocalityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -122,11 +121,11 @@ func (m *mesh) until(what string, holds func() bool) {
 
 // unchecked is a resource as snapshot.Encode would make it, without its validation.
 func unchecked(t translate.Type, name string, m proto.Message) served {
-	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	r, err := snapshot.EncodeUnchecked(translate.Resource{Type: t, Name: name, Message: m, Source: "a test"})
 	if err != nil {
 		panic(err)
 	}
-	return &snapshot.Resource{Type: t, Name: name, Version: cachev3.HashResource(encoded), Message: m, Bytes: encoded, Source: "a test"}
+	return r
 }
 
 // apiListener is what grpc-go asks for by the name in its target: a listener that binds nothing.

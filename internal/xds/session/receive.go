@@ -240,8 +240,8 @@ func (s *Session) resume(sub *subscription, initial map[string]string, served *s
 // selectSotW takes the names of a SotW request, which are all that the client wants from now on. None in
 // the first request of a type are all there are, until names were given once.
 func (s *Session) selectSotW(sub *subscription, req Request, first bool, served *snapshot.Snapshot) {
-	wildcard := slices.Contains(req.Names, all) ||
-		len(req.Names) == 0 && (first || sub.wanted.Wildcard() && sub.wanted.Len() == 0)
+	sub.unnamed = len(req.Names) == 0 && (first || sub.unnamed)
+	wildcard := sub.unnamed || slices.Contains(req.Names, all)
 	names := slices.DeleteFunc(slices.Clone(req.Names), func(name string) bool { return name == all })
 	before := sub.wanted
 	sub.wanted = s.opts.Select(wildcard, names)

@@ -78,6 +78,9 @@ type subscription struct {
 	flight *flight
 	nonce  string // of the last response
 
+	// unnamed: a SotW client never gave a name, not even "*".
+	unnamed bool
+
 	// greeted: a client that wants all there are knows what that is, even if it is nothing.
 	greeted bool
 
