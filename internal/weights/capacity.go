@@ -71,8 +71,8 @@ func estimateCapacity(t *tick) {
 		if e.Measured {
 			e.P = min(maxVariance, e.P+drift*Tick.Seconds())
 		}
-		done, cpu, ok := informative(e.reading)
-		if !ok {
+		var done, cpu float64
+		if done, cpu, e.informed = informative(e.reading); !e.informed {
 			t.liftIdle(e)
 			continue
 		}
@@ -81,7 +81,8 @@ func estimateCapacity(t *tick) {
 		if first {
 			predicted = cpu
 		}
-		r := 4/e.reading.Done + math.Pow(cpuNoise/predicted, 2) + modelNoise*modelNoise
+		ofCPU := cpuNoise / predicted
+		r := 4/e.reading.Done + ofCPU*ofCPU + modelNoise*modelNoise
 		if first {
 			e.X, e.P = x, r
 			e.measured()
@@ -180,9 +181,8 @@ func applyCapacity(t *tick) {
 }
 
 func (t *tick) whereFrom(e *member) string {
-	_, _, informed := informative(e.reading)
 	switch {
-	case e.Measured && informed:
+	case e.Measured && e.informed:
 		return "requests completed per second over CPU used"
 	case e.Measured && e.Load.fresh(t.now):
 		return "measured; this tick brought no further information"
@@ -210,14 +210,16 @@ func boundRatio(t *tick) {
 		byClass = append(byClass, i)
 	}
 	slices.SortFunc(byClass, func(a, b int) int {
-		return cmp.Or(cmp.Compare(t.m.members[a].Base, t.m.members[b].Base), cmp.Compare(t.w[a], t.w[b]), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(t.m.members[a].Base, t.m.members[b].Base), cmp.Compare(a, b))
 	})
 	for len(byClass) > 0 {
-		base, n := t.m.members[byClass[0]].Base, 1
+		base, n := t.m.members[byClass[0]].Base, 0
+		capacities := t.m.scratch.sorted[:0]
 		for n < len(byClass) && t.m.members[byClass[n]].Base == base {
+			capacities = append(capacities, t.w[byClass[n]])
 			n++
 		}
-		bound := t.cfg.MaxRatio * t.w[byClass[(n-1)/2]]
+		bound := t.cfg.MaxRatio * lowerMedian(capacities)
 		for _, i := range byClass[:n] {
 			if t.w[i] > bound {
 				t.scale(i, Reason{Term: "max-ratio", Value: t.cfg.MaxRatio, Factor: bound / t.w[i], Text: "times the median of the endpoints of its base, at most"})

@@ -38,7 +38,7 @@ type Machine struct {
 
 	rejected uint64
 
-	// scratch is reused by every tick; it carries nothing from one to the next.
+	// scratch is reused by every tick; no outcome depends on what is in it.
 	scratch scratch
 }
 
@@ -48,6 +48,7 @@ type member struct {
 	// The rest is of this tick only.
 	reading  *signals.Reading // accepted and new in this tick, or nil
 	since    time.Duration    // from the end of the reading before it to its end, 0 for the first
+	informed bool             // the reading tells of its capacity
 	counted  bool             // its requests are in Failures
 	refused  string           // why the newest reading was refused
 	joined   bool             // has no weight yet
@@ -98,8 +99,9 @@ func (m *Machine) begin(now time.Time, svc Service) *tick {
 	m.join(t, svc.Endpoints)
 	m.scratch.size(len(m.members))
 	t.w, t.c, t.ss, t.held, t.sent = m.scratch.w, m.scratch.c, m.scratch.ss, m.scratch.held, m.scratch.sent
-	t.young = m.scratch.young
+	t.young, t.log, t.reasons = m.scratch.young, m.scratch.log[:0], m.scratch.reasons
 	clear(t.young)
+	clear(t.reasons)
 	for i := range t.ss {
 		t.ss[i] = 1
 	}
@@ -135,24 +137,21 @@ func earlier(a, b time.Time) time.Time {
 func (m *Machine) decide(t *tick) Decisions {
 	m.synced = true
 	t.judge()
-	t.log = slices.Grow(m.scratch.log[:0], len(m.members)*maxReasons)[:len(m.members)*maxReasons]
-	t.reasons = slices.Grow(m.scratch.reasons[:0], len(m.members))[:len(m.members)]
-	clear(t.reasons)
-	m.scratch.log, m.scratch.reasons = t.log, t.reasons
 	t.run(t.law.stages())
 	t.run(damping)
 	t.publish()
 	return t.decisions()
 }
 
-// scratch is the working space of a tick.
+// scratch is the working space of a tick. What is left in it by the tick before saves work and decides nothing.
 type scratch struct {
 	w, c, ss, sorted  []float64
 	young, held, sent []bool
-	index             []int
-	log               []Reason
-	reasons           []int
-	endpoints         []Endpoint
+	index, reasons    []int
+	log               []note
+	endpoints         []Endpoint // by address
+	order             []int      // what put them in that order
+	whose             []int      // by number of a reading: the member that it was of
 }
 
 func (s *scratch) size(n int) {
@@ -164,4 +163,5 @@ func (s *scratch) size(n int) {
 	s.sent = slices.Grow(s.sent[:0], n)[:n]
 	s.sorted = slices.Grow(s.sorted[:0], n)[:0]
 	s.index = slices.Grow(s.index[:0], n)[:0]
+	s.reasons = slices.Grow(s.reasons[:0], n)[:n]
 }

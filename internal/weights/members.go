@@ -90,19 +90,14 @@ type gone struct {
 
 // join makes m.members the endpoints given, and notes in t who left, joined or was changed.
 func (m *Machine) join(t *tick, endpoints []Endpoint) {
-	sorted := append(m.scratch.endpoints[:0], endpoints...)
-	m.scratch.endpoints = sorted
-	if !slices.IsSortedFunc(sorted, compareEndpoints) {
-		slices.SortFunc(sorted, compareEndpoints)
-	}
-	sorted = slices.CompactFunc(sorted, func(a, b Endpoint) bool { return a.Key.Address == b.Key.Address })
+	sorted := m.scratch.byAddress(endpoints)
 
 	if !m.sameMembers(sorted) {
 		m.exchange(t, sorted)
 	}
 	for i := range m.members {
 		e := &m.members[i]
-		e.reading, e.refused, e.joined, e.declared, e.counted = nil, "", e.Damped == 0, false, false
+		e.reading, e.refused, e.joined, e.declared, e.informed, e.counted = nil, "", e.Damped == 0, false, false, false
 		base, multiplier := positive(sorted[i].Base), positive(sorted[i].Multiplier)
 		if !e.joined && (base != e.Base || multiplier != e.Multiplier) {
 			e.declared = true
@@ -216,7 +211,29 @@ func (e *member) restart(now time.Time) {
 	e.Reference = health.Reference{}
 }
 
-func compareEndpoints(a, b Endpoint) int {
+// byAddress is the endpoints in the order of their addresses, each address once. They mostly come in
+// the order in which they came the last time, so the order that sorted them then is tried first.
+func (s *scratch) byAddress(endpoints []Endpoint) []Endpoint {
+	if len(s.order) != len(endpoints) {
+		s.order = s.order[:0]
+		for i := range endpoints {
+			s.order = append(s.order, i)
+		}
+	}
+	byAddress := func(a, b int) int { return compareEndpoints(&endpoints[a], &endpoints[b]) }
+	if !slices.IsSortedFunc(s.order, byAddress) {
+		slices.SortFunc(s.order, byAddress)
+	}
+	s.endpoints = s.endpoints[:0]
+	for _, i := range s.order {
+		if n := len(s.endpoints); n == 0 || s.endpoints[n-1].Key.Address != endpoints[i].Key.Address {
+			s.endpoints = append(s.endpoints, endpoints[i])
+		}
+	}
+	return s.endpoints
+}
+
+func compareEndpoints(a, b *Endpoint) int {
 	if c := strings.Compare(a.Key.Address, b.Key.Address); c != 0 {
 		return c
 	}

@@ -32,7 +32,7 @@ type Stamp struct {
 }
 
 func (s Stamp) fresh(now time.Time) bool {
-	return !s.To.IsZero() && now.Sub(s.To) <= s.freshness()
+	return !s.To.IsZero() && !now.After(s.To.Add(s.freshness()))
 }
 
 // setBack is s, not later than a reading can be that is not refused.
@@ -61,13 +61,11 @@ func (e *EndpointState) lastOf(terms signals.Terms) Stamp {
 func (m *Machine) accept(now time.Time, readings []signals.Reading) {
 	for i := range readings {
 		r := &readings[i]
-		at, found := sort.Find(len(m.members), func(i int) int {
-			return strings.Compare(r.Endpoint.Address, m.members[i].Address)
-		})
-		if !found || r.Endpoint.Service != m.service {
+		if r.Endpoint.Service != m.service {
 			continue
 		}
-		if e := &m.members[at]; e.reading == nil || compareReadings(r, e.reading) > 0 {
+		e := m.member(r.Endpoint.Address, i)
+		if e != nil && (e.reading == nil || compareReadings(r, e.reading) > 0) {
 			e.reading = r
 		}
 	}
@@ -87,6 +85,26 @@ func (m *Machine) accept(now time.Time, readings []signals.Reading) {
 		}
 		e.reading = nil
 	}
+}
+
+// member is the one of the address, nil if there is none. The number-th reading is mostly of the same
+// member in every tick, so that one is tried first.
+func (m *Machine) member(address string, number int) *member {
+	if whose := m.scratch.whose; number < len(whose) && whose[number] < len(m.members) {
+		if e := &m.members[whose[number]]; e.Address == address {
+			return e
+		}
+	}
+	at, found := sort.Find(len(m.members), func(i int) int { return strings.Compare(address, m.members[i].Address) })
+	if !found {
+		return nil
+	}
+	if number == len(m.scratch.whose) {
+		m.scratch.whose = append(m.scratch.whose, at)
+	} else if number < len(m.scratch.whose) {
+		m.scratch.whose[number] = at
+	}
+	return &m.members[at]
 }
 
 // take notes what the reading says of itself; its measures are left to the stages.
