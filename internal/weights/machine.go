@@ -17,6 +17,8 @@ type Machine struct {
 	members []member // sorted by address, addresses unique
 	gone    []gone   // endpoints that left within the hour, the longest gone first
 
+	// now is that of the last call.
+	now time.Time
 	// synced: the endpoints of the first Step or Members are known. Those that come later are new.
 	synced bool
 	// frozen is why someone froze the weights, "" if nobody did.
@@ -63,6 +65,7 @@ func NewMachine(service string) *Machine { return &Machine{service: service} }
 func (m *Machine) Step(now time.Time, svc Service, readings []signals.Reading) Decisions {
 	t := m.begin(now, svc)
 	m.accept(now, readings)
+	t.judge()
 	t.run(learning)
 	return m.decide(t)
 }
@@ -74,6 +77,7 @@ func (m *Machine) Step(now time.Time, svc Service, readings []signals.Reading) D
 func (m *Machine) Members(now time.Time, svc Service) Decisions {
 	t := m.begin(now, svc)
 	t.hold = true
+	t.judge()
 	return m.decide(t)
 }
 
@@ -95,7 +99,10 @@ func (m *Machine) Frozen() string { return m.frozen }
 func (m *Machine) begin(now time.Time, svc Service) *tick {
 	t := &tick{m: m, now: now, cfg: svc.Config.usable(), workers: svc.PickingWorkers}
 	t.law = strategies[t.cfg.Strategy]
-	m.setBack(now)
+	if now.Before(m.now) {
+		m.setBack(now)
+	}
+	m.now = now
 	m.join(t, svc.Endpoints)
 	m.scratch.size(len(m.members))
 	t.w, t.c, t.ss, t.held, t.sent = m.scratch.w, m.scratch.c, m.scratch.ss, m.scratch.held, m.scratch.sent
@@ -136,7 +143,6 @@ func earlier(a, b time.Time) time.Time {
 
 func (m *Machine) decide(t *tick) Decisions {
 	m.synced = true
-	t.judge()
 	t.run(t.law.stages())
 	t.run(damping)
 	t.publish()

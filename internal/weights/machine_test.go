@@ -582,26 +582,58 @@ func FuzzRestore(f *testing.F) {
 	})
 }
 
+// BenchmarkStep is a tick of a Service whose endpoints are well, and of one where most have something:
+// failures, a hidden slowdown, no readings, a slow start, a base and a multiplier of their own.
 func BenchmarkStep(b *testing.B) {
 	const n = 1000
-	svc := Service{Name: shop, Config: DefaultConfig(), PickingWorkers: 4}
-	readings := make([]signals.Reading, n)
-	for i := range n {
-		a := fmt.Sprintf("10.0.%d.%d:80", i>>8, i&255)
-		svc.Endpoints = append(svc.Endpoints, Endpoint{Key: key(a), Base: 1, Multiplier: 1})
-		readings[i] = reading(epoch, a, float64(50+i%100), 0.5)
-		readings[i].Terms |= needsErrors | needsPressure
-		readings[i].P50 = time.Duration(10+i%7) * time.Millisecond
+	for _, trouble := range []bool{false, true} {
+		name := map[bool]string{false: "well", true: "trouble"}[trouble]
+		b.Run(name, func(b *testing.B) {
+			svc := Service{Name: shop, Config: DefaultConfig(), PickingWorkers: 4}
+			readings := make([]signals.Reading, n)
+			for i := range n {
+				a := fmt.Sprintf("10.0.%d.%d:80", i>>8, i&255)
+				svc.Endpoints = append(svc.Endpoints, Endpoint{Key: key(a), Base: 1, Multiplier: 1})
+				readings[i] = reading(epoch, a, float64(50+i%100), 0.5)
+				readings[i].Terms |= needsErrors | needsPressure
+				readings[i].P50 = time.Duration(10+i%7) * time.Millisecond
+			}
+			m := NewMachine(shop)
+			now := epoch
+			step := func() {
+				now = now.Add(Tick)
+				for i := range readings {
+					readings[i].From, readings[i].To = now.Add(-Tick), now
+				}
+				m.Step(now, svc, readings)
+			}
+			for range 100 {
+				step()
+			}
+			for i := range n {
+				if !trouble {
+					break
+				}
+				switch e, r := &svc.Endpoints[i], &readings[i]; i % 6 {
+				case 0:
+					r.Failed = r.Done / 5
+				case 1:
+					r.P50 *= 3
+				case 2:
+					r.Endpoint.Service = "another"
+				case 3:
+					e.ReadySince = now
+					e.Base = float64(1 + i%5)
+				case 4:
+					e.Multiplier = 2
+				}
+			}
+			svc.Config.SlowStart = 15 * time.Minute
+			b.ReportAllocs()
+			for b.Loop() {
+				step()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/endpoint")
+		})
 	}
-	m := NewMachine(shop)
-	now := epoch
-	b.ReportAllocs()
-	for b.Loop() {
-		now = now.Add(Tick)
-		for i := range readings {
-			readings[i].From, readings[i].To = now.Add(-Tick), now
-		}
-		m.Step(now, svc, readings)
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/endpoint")
 }
