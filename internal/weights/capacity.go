@@ -3,7 +3,6 @@ package weights
 import (
 	"cmp"
 	"math"
-	"slices"
 
 	"evenkeel.io/controlplane/internal/signals"
 )
@@ -205,17 +204,15 @@ func boundRatio(t *tick) {
 	if t.base != "" {
 		return
 	}
-	byClass := t.m.scratch.index[:0]
-	for i := range t.m.members {
-		byClass = append(byClass, i)
-	}
-	slices.SortFunc(byClass, func(a, b int) int {
-		return cmp.Or(cmp.Compare(t.m.members[a].Base, t.m.members[b].Base), cmp.Compare(a, b))
+	members := t.m.members
+	byClass := sortAgain(t.m.scratch.bases, len(members), func(a, b int) int {
+		return cmp.Or(cmp.Compare(members[a].Base, members[b].Base), cmp.Compare(a, b))
 	})
+	t.m.scratch.bases = byClass
 	for len(byClass) > 0 {
-		base, n := t.m.members[byClass[0]].Base, 0
+		base, n := members[byClass[0]].Base, 0
 		capacities := t.m.scratch.sorted[:0]
-		for n < len(byClass) && t.m.members[byClass[n]].Base == base {
+		for n < len(byClass) && members[byClass[n]].Base == base {
 			capacities = append(capacities, t.w[byClass[n]])
 			n++
 		}

@@ -156,8 +156,9 @@ type scratch struct {
 	index, reasons    []int
 	log               []note
 	endpoints         []Endpoint // by address
-	order             []int      // what put them in that order
+	addresses, bases  []int      // the orders of endpoints and of members by these
 	whose             []int      // by number of a reading: the member that it was of
+	planned, spared   []float64
 }
 
 func (s *scratch) size(n int) {

@@ -211,26 +211,31 @@ func (e *member) restart(now time.Time) {
 	e.Reference = health.Reference{}
 }
 
-// byAddress is the endpoints in the order of their addresses, each address once. They mostly come in
-// the order in which they came the last time, so the order that sorted them then is tried first.
+// byAddress is the endpoints in the order of their addresses, each address once.
 func (s *scratch) byAddress(endpoints []Endpoint) []Endpoint {
-	if len(s.order) != len(endpoints) {
-		s.order = s.order[:0]
-		for i := range endpoints {
-			s.order = append(s.order, i)
-		}
-	}
-	byAddress := func(a, b int) int { return compareEndpoints(&endpoints[a], &endpoints[b]) }
-	if !slices.IsSortedFunc(s.order, byAddress) {
-		slices.SortFunc(s.order, byAddress)
-	}
+	s.addresses = sortAgain(s.addresses, len(endpoints), func(a, b int) int { return compareEndpoints(&endpoints[a], &endpoints[b]) })
 	s.endpoints = s.endpoints[:0]
-	for _, i := range s.order {
+	for _, i := range s.addresses {
 		if n := len(s.endpoints); n == 0 || s.endpoints[n-1].Key.Address != endpoints[i].Key.Address {
 			s.endpoints = append(s.endpoints, endpoints[i])
 		}
 	}
 	return s.endpoints
+}
+
+// sortAgain is the numbers below n in the order of compare. What it was the last time is tried first:
+// it mostly still is.
+func sortAgain(order []int, n int, compare func(a, b int) int) []int {
+	if len(order) != n {
+		order = order[:0]
+		for i := range n {
+			order = append(order, i)
+		}
+	}
+	if !slices.IsSortedFunc(order, compare) {
+		slices.SortFunc(order, compare)
+	}
+	return order
 }
 
 func compareEndpoints(a, b *Endpoint) int {
