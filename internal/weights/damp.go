@@ -86,11 +86,12 @@ func slew(t *tick) {
 		switch {
 		case e.joined || e.declared:
 			e.Damped, e.SlowStart = target, t.ss[i]
-		case t.hold, hold && !e.Warming:
+		case t.hold, hold && !e.Warming && e.SlowStart == 1:
 			t.held[i] = true
 		case hold:
-			e.Damped *= max(1, t.ss[i]/e.SlowStart)
-			e.SlowStart = max(t.ss[i], e.SlowStart)
+			grown := max(e.SlowStart, min(t.ss[i], e.SlowStart*math.Exp(slewUp)))
+			e.Damped *= grown / e.SlowStart
+			e.SlowStart = grown
 		default:
 			move := math.Log(target / e.Damped)
 			down := -slewDown
