@@ -148,7 +148,7 @@ func (p *plant) serve() {
 			rate = most
 		}
 		cpu := math.Pow(rate/s.capacity, s.elasticity)
-		if p.noise != nil {
+		if p.noise != nil && cpu < 1 {
 			cpu = math.Min(1, cpu*math.Exp(0.03*p.noise.NormFloat64()))
 		}
 		s.done = append(s.done, rate*Tick.Seconds())
