@@ -2,6 +2,7 @@ package weights
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 
 	"evenkeel.io/controlplane/internal/signals"
@@ -61,6 +62,10 @@ const (
 // x0 = ln base + median(x - ln base) over those measured, P = 0.25 (renewPrior). While none is, the
 // first measurements of the Service are taken as they are.
 //
+// done is believed up to 1.5 times what Envoys report if all of them do (exaggeration), but as much as
+// makes the endpoint a median one of its kind: requests from elsewhere are in done and not in the
+// reports, and an endpoint that got less for them would have ever less reported.
+//
 // Raising P on a large innovation is the usual cure of a filter that has become too sure of itself
 // (Bar-Shalom, Li, Kirubarajan: Estimation with Applications to Tracking and Navigation, ch. 11).
 func estimateCapacity(t *tick) {
@@ -76,6 +81,11 @@ func estimateCapacity(t *tick) {
 			continue
 		}
 		x := math.Log(done / cpu)
+		e.bounded = false
+		if exceeds := exaggeration(e.reading); exceeds > 1 {
+			bound := max(x-math.Log(exceeds), math.Log(e.Base)+t.m.priorOffset(t.now))
+			x, e.bounded = min(x, bound), bound < x
+		}
 		predicted := min(fullCPU, max(minCPU, done/math.Exp(e.X)))
 		if first {
 			predicted = cpu
@@ -117,6 +127,19 @@ func informative(r *signals.Reading) (donePerSecond, cpu float64, ok bool) {
 		return 0, 0, false
 	}
 	return r.Done / r.To.Sub(r.From).Seconds(), min(r.CPU, fullCPU), true
+}
+
+// believed is how many times as many requests as Envoys report an endpoint may complete: the two are not
+// counted at the same moment.
+const believed = 1.5
+
+// exaggeration is how many times more an endpoint says that it completed than is believed, 1 for not.
+func exaggeration(r *signals.Reading) float64 {
+	n, ok := reportedIn(r)
+	if !ok || !n.All {
+		return 1
+	}
+	return max(1, n.Claim/believed)
 }
 
 // update takes the innovation v with the variance r into the estimate.
@@ -181,6 +204,8 @@ func applyCapacity(t *tick) {
 
 func (t *tick) whereFrom(e *member) string {
 	switch {
+	case e.Measured && e.informed && e.bounded:
+		return fmt.Sprintf("requests completed per second over CPU used, bounded by load reports: it counts %.3g times as many as they do", e.reading.Reported.Claim)
 	case e.Measured && e.informed:
 		return "requests completed per second over CPU used"
 	case e.Measured && e.Load.fresh(t.now):

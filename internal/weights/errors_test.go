@@ -139,7 +139,8 @@ func TestTrimRises(t *testing.T) {
 	step := func(done, failed float64) {
 		e.since, at = Tick, at.Add(Tick)
 		e.reading = &signals.Reading{From: at.Add(-6 * time.Second), To: at, Terms: needsErrors, Done: done, Failed: failed}
-		e.trimTo(1)
+		w, _ := e.judges()
+		e.trimTo(1, w)
 	}
 	if step(0, 10); e.Trim != 0.02 {
 		t.Errorf("rose to %v without a success", e.Trim)

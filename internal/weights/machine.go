@@ -52,6 +52,7 @@ type member struct {
 	since    time.Duration    // from the end of the reading before it to its end, 0 for the first
 	informed bool             // the reading tells of its capacity
 	counted  bool             // its requests are in Failures
+	bounded  bool             // load reports bound what it says that it completed
 	refused  string           // why the newest reading was refused
 	joined   bool             // has no weight yet
 	declared bool             // its base or multiplier was changed by the user

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -156,6 +157,15 @@ func refuse(now time.Time, r *signals.Reading) string {
 	return ""
 }
 
+// reportedIn is what Envoys say in a reading, if it is believable.
+func reportedIn(r *signals.Reading) (signals.Reported, bool) {
+	n := r.Reported
+	window := n.To.Sub(n.From).Seconds()
+	ok := window > 0 && n.Done >= 0 && n.Failed >= 0 && (n.Done+n.Failed)/window <= maxRate &&
+		n.Claim >= 0 && n.Claim <= math.MaxFloat64 && n.To.Sub(r.To) <= n.SourceInterval
+	return n, ok
+}
+
 // compareReadings orders by time, and readings of the same time by what they say, so that the order
 // in which they came does not matter.
 func compareReadings(a, b *signals.Reading) int {
@@ -163,5 +173,13 @@ func compareReadings(a, b *signals.Reading) int {
 		a.To.Compare(b.To), b.From.Compare(a.From), cmp.Compare(a.Terms, b.Terms),
 		cmp.Compare(a.Done, b.Done), cmp.Compare(a.Failed, b.Failed), cmp.Compare(a.CPU, b.CPU),
 		cmp.Compare(a.InFlight, b.InFlight), cmp.Compare(a.P50, b.P50), cmp.Compare(a.P90, b.P90),
-		cmp.Compare(a.SourceInterval, b.SourceInterval), strings.Compare(a.Instance, b.Instance))
+		cmp.Compare(a.SourceInterval, b.SourceInterval), strings.Compare(a.Instance, b.Instance),
+		compareReported(a.Reported, b.Reported))
+}
+
+func compareReported(a, b signals.Reported) int {
+	return cmp.Or(
+		a.To.Compare(b.To), b.From.Compare(a.From), cmp.Compare(a.SourceInterval, b.SourceInterval),
+		cmp.Compare(a.Done, b.Done), cmp.Compare(a.Failed, b.Failed), cmp.Compare(a.Claim, b.Claim),
+		strings.Compare(strconv.FormatBool(a.All), strconv.FormatBool(b.All)))
 }

@@ -2,11 +2,14 @@ package xds
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"time"
 
+	loadv3 "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"evenkeel.io/controlplane/internal/translate"
@@ -31,6 +34,9 @@ type Options struct {
 	// Called as HasFleet is.
 	Lookup func(fleet string, t translate.Type, name string) (source string, ok bool)
 
+	// LoadReports serves load report streams; nil holds them in silence.
+	LoadReports LoadReports
+
 	// Log of connections, refusals and panics; nil is slog.Default().
 	Log *slog.Logger
 
@@ -49,6 +55,32 @@ type Options struct {
 	DrainTime time.Duration
 }
 
+// LoadReports is what load reports are for.
+type LoadReports interface {
+	// ServeLoadReports serves one stream until its client or ctx ends it. Messages for RecvMsg may decode
+	// themselves (selfDecoding in codec.go). It runs in the stream's own goroutine; a panic there ends
+	// the stream and nothing else.
+	ServeLoadReports(ctx context.Context, stream grpc.ServerStream) error
+}
+
+// silence is LoadReports that asks for none: an accepted stream keeps an Envoy whose bootstrap names a
+// load report server from trying again and again.
+type silence struct{}
+
+func (silence) ServeLoadReports(ctx context.Context, stream grpc.ServerStream) error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for stream.RecvMsg(&loadv3.LoadStatsRequest{}) == nil {
+		}
+	}()
+	select {
+	case <-ctx.Done():
+	case <-ended:
+	}
+	return nil
+}
+
 func (o Options) withDefaults(cache cachev3.SnapshotCache) Options {
 	if o.HasFleet == nil {
 		o.HasFleet = func(fleet string) bool {
@@ -58,6 +90,9 @@ func (o Options) withDefaults(cache cachev3.SnapshotCache) Options {
 	}
 	if o.Lookup == nil {
 		o.Lookup = func(string, translate.Type, string) (string, bool) { return "", false }
+	}
+	if o.LoadReports == nil {
+		o.LoadReports = silence{}
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 )
 
@@ -32,8 +34,11 @@ type Registry struct {
 
 	mu        sync.Mutex
 	streams   map[*adsStream]struct{}
+	nodes     map[nodeKey]int // how many streams each has that said who it is
 	strangers map[string]struct{}
 }
+
+type nodeKey struct{ id, fleet string }
 
 func newRegistry(cache cachev3.SnapshotCache, opts Options) *Registry {
 	r := &Registry{
@@ -43,6 +48,7 @@ func newRegistry(cache cachev3.SnapshotCache, opts Options) *Registry {
 		controlPlane: &corev3.ControlPlane{Identifier: opts.Identifier},
 		changes:      make(chan struct{}, 1),
 		streams:      map[*adsStream]struct{}{},
+		nodes:        map[nodeKey]int{},
 		strangers:    map[string]struct{}{},
 	}
 	r.convergence = &convergence{
@@ -105,6 +111,25 @@ func (r *Registry) Workers(fleet string) int {
 	return workers
 }
 
+// Connected says whether a node of that id has a stream in that fleet.
+func (r *Registry) Connected(id, fleet string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nodes[nodeKey{id, fleet}] > 0
+}
+
+// Subscribers are the nodes, id and fleet, that subscribe to the load assignment of that name, one for
+// each stream. Whether they are served it is not asked.
+func (r *Registry) Subscribers(assignment string) iter.Seq2[string, string] {
+	return func(yield func(id, fleet string) bool) {
+		for _, s := range r.list() {
+			if f, ok := s.subscriber(resource.EndpointType, assignment); ok && !yield(f.id, f.fleet) {
+				return
+			}
+		}
+	}
+}
+
 // snapshotVersions is what the registry reads of a cache's snapshot. The versions by name must have
 // been made before the snapshot was set: GetVersionMap only reads.
 type snapshotVersions interface {
@@ -121,13 +146,26 @@ func (r *Registry) open(protocol string) *adsStream {
 }
 
 func (r *Registry) close(s *adsStream) {
+	f, ok := s.identity()
 	r.mu.Lock()
 	delete(r.streams, s)
+	if node := (nodeKey{f.id, f.fleet}); ok {
+		if r.nodes[node]--; r.nodes[node] == 0 {
+			delete(r.nodes, node)
+		}
+	}
 	r.mu.Unlock()
-	if f, ok := s.identity(); ok {
+	if ok {
 		r.opts.Log.Info("proxy disconnected", "node", f.id, "fleet", f.fleet)
 		r.changed()
 	}
+}
+
+// identified notes whose stream it is.
+func (r *Registry) identified(f facts) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nodes[nodeKey{f.id, f.fleet}]++
 }
 
 func (r *Registry) list() []*adsStream {
@@ -156,6 +194,20 @@ func (s *adsStream) identity() (facts, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.facts, s.identified
+}
+
+// subscriber is the stream's node if it subscribes to the resource of that type and name.
+func (s *adsStream) subscriber(url, name string) (facts, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sub := s.types[url]
+	if !s.identified || sub == nil {
+		return facts{}, false
+	}
+	if s.protocol == sotw {
+		return s.facts, slices.Contains(sub.requested, name)
+	}
+	return s.facts, sub.wants(name)
 }
 
 func (s *adsStream) fleet() string {

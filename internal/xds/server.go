@@ -15,6 +15,8 @@ import (
 	sotwv3 "github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
@@ -63,6 +65,7 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxConnectionStreams),
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
 		grpc.StreamInterceptor(s.recoverPanic),
 	}
 	if s.opts.TLS != nil {
@@ -169,9 +172,7 @@ func (s *Server) hold(ctx context.Context, bound *streams, protocol string, run 
 	return nil
 }
 
-// lrsService accepts load report streams and asks for no report: Envoy opens such a stream at start
-// where its bootstrap names a load report server, introduces itself, and sends nothing more until
-// it is told which clusters to report. An accepted stream keeps it from trying again and again.
+// lrsService is the load reporting service: Options.LoadReports within the bounds of this server.
 type lrsService struct {
 	loadv3.UnimplementedLoadReportingServiceServer
 	*Server
@@ -179,19 +180,6 @@ type lrsService struct {
 
 func (l lrsService) StreamLoadStats(str loadv3.LoadReportingService_StreamLoadStatsServer) error {
 	return l.hold(str.Context(), &l.loads, lrs, func(ctx context.Context) error {
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			for {
-				if _, err := str.Recv(); err != nil {
-					return
-				}
-			}
-		}()
-		select {
-		case <-ctx.Done():
-		case <-ended:
-		}
-		return nil
+		return l.opts.LoadReports.ServeLoadReports(ctx, str)
 	})
 }

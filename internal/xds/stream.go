@@ -76,6 +76,7 @@ func (s *adsStream) identify(n *corev3.Node) error {
 	// The handler and the cache hold on to the Node for as long as the stream lives, once per watch.
 	n.Extensions, n.Metadata = nil, nil
 	s.facts, s.identified = f, true
+	s.registry.identified(f)
 	s.registry.opts.Log.Info("proxy connected", "node", f.id, "fleet", f.fleet, "agent", f.agent, "build", f.build, "protocol", s.protocol)
 	s.registry.changed()
 	return nil
