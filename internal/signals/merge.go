@@ -69,8 +69,9 @@ const (
 	// Prometheus server that scrapes twice a minute.
 	spans       = 16
 	pageSpacing = 1500 * time.Millisecond
-	// claimCoverage is the part of a page's window that load reports must cover to be held against it.
-	claimCoverage = 0.75
+	// claimCoverage is the part of a page's window that load reports must cover to be held against it: in
+	// what they do not cover the load may have multiplied.
+	claimCoverage = 0.95
 	// claimRequests is how many requests a page's window must hold for a Claim.
 	claimRequests = 10
 )
