@@ -19,6 +19,8 @@ type Reported struct {
 	Done, Failed float64
 	// Issued counts the requests that were sent, InFlight is how many are being served.
 	Issued, InFlight float64
+	// Alone says that the Reading is made of this and nothing else: no page is fresh.
+	Alone bool
 	// Claim is how many times as many requests as these the endpoint itself counted as done, over the same
 	// time; 0 where that is not known.
 	Claim float64
@@ -127,6 +129,7 @@ func (s *Sources) Merged(now time.Time) (Reading, bool) {
 		return s.own, true
 	}
 	n := s.reported
+	n.Alone = true
 	return Reading{
 		Endpoint: s.endpoint, From: n.From, To: n.To, SourceInterval: n.SourceInterval,
 		Terms: TermRequests | TermErrors | TermInFlight, Done: n.Done, Failed: n.Failed, InFlight: n.InFlight,

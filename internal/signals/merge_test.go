@@ -50,6 +50,7 @@ func TestMerged(t *testing.T) {
 	r, _ = s.Merged(at(16))
 	want = reported(14, 30, 5, false)
 	want.Terms, want.Done, want.Failed, want.InFlight = TermRequests|TermErrors|TermInFlight, 30, 5, 2
+	want.Reported.Alone = true
 	if r != want {
 		t.Errorf("load reports alone: %+v\nwant %+v", r, want)
 	}
