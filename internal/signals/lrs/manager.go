@@ -135,9 +135,12 @@ func offer(c chan struct{}) {
 // join is called when a stream says who it is, leave when it ends.
 func (m *Manager) join(r *reporter, n node) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	r.node = n
+	if r.ended {
+		return // while its first message was on the way
+	}
 	m.reporters[r] = struct{}{}
-	m.mu.Unlock()
 	offer(r.replan)
 }
 
