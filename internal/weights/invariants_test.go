@@ -202,12 +202,17 @@ func TestRefusedReadingsSayNothing(t *testing.T) {
 				a, b = told.Step(p.now, p.svc, bad), spared.Step(p.now, p.svc, without)
 			}
 			sound(t, a)
-			if a.Rejected > refused+b.Rejected || a.Publish != b.Publish {
+			// A reading that is refused for its time, as all are once the clock has been set back, is counted
+			// again when another one was refused in between.
+			if a.Rejected > 2*refused+b.Rejected || a.Publish != b.Publish {
 				t.Fatalf("%d of %d rejected; published %q and %q", a.Rejected, refused, a.Cause, b.Cause)
 			}
+			quiet := func(e Decision) Decision {
+				e.Reasons = slices.DeleteFunc(slices.Clone(e.Reasons), func(r Reason) bool { return r.Term == "refused" })
+				return e
+			}
 			for i, e := range a.Endpoints {
-				e.Reasons = slices.DeleteFunc(e.Reasons, func(r Reason) bool { return r.Term == "refused" })
-				if !reflect.DeepEqual(e, b.Endpoints[i]) {
+				if !reflect.DeepEqual(quiet(e), quiet(b.Endpoints[i])) {
 					t.Fatalf("told of what is refused\n%s\nis without\n%s", e.Describe(), b.Endpoints[i].Describe())
 				}
 			}
