@@ -25,6 +25,7 @@ func DefaultBalance() BalancePolicySpec {
 				Interval: duration(15 * time.Second),
 				Preset:   new(PresetGo),
 			},
+			LoadReports: new(false),
 		},
 		Capacity: &CapacityParameters{
 			SlowStart:                   duration(30 * time.Second),

@@ -34,8 +34,9 @@ func (s Signals) over(general Signals) Signals {
 		general.Prometheus = nil
 	}
 	return Signals{
-		Scrape:     merge(s.Scrape, general.Scrape, Scrape.over),
-		Prometheus: merge(s.Prometheus, general.Prometheus, Prometheus.over),
+		Scrape:      merge(s.Scrape, general.Scrape, Scrape.over),
+		Prometheus:  merge(s.Prometheus, general.Prometheus, Prometheus.over),
+		LoadReports: first(s.LoadReports, general.LoadReports),
 	}
 }
 

@@ -101,13 +101,17 @@ type Percent string
 
 // Signals says where readings come from: the endpoints themselves, or a Prometheus server that scrapes
 // them. A policy names one of the two at most, and the most specific policy that names one decides; if
-// none does the endpoints are scraped.
+// none does the endpoints are scraped. Envoy's load reports come to either.
 type Signals struct {
 	// Scrape reads Prometheus metrics from the endpoints themselves. Which endpoints, and at which
 	// port, path and scheme, their annotations prometheus.io/scrape, port, path and scheme say.
 	Scrape *Scrape `json:"scrape,omitempty"`
 	// Prometheus asks a server that scrapes the endpoints already, in place of scraping them again.
 	Prometheus *Prometheus `json:"prometheus,omitempty"`
+	// LoadReports asks the Envoys for what they see of each endpoint: requests that succeeded, failed and
+	// are in service. Failures are then Envoy's to tell, and what an endpoint says it completes is held
+	// against it. Without CPU, which no Envoy knows, they do not make a capacity.
+	LoadReports *bool `json:"loadReports,omitempty"`
 }
 
 // Scrape says how often the endpoints' metrics are read and which families carry which term.

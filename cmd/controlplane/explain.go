@@ -122,6 +122,27 @@ func reading(r admin.ReadingView) string {
 	return fmt.Sprintf("last reading, %s ago%s: %s", r.Age, stale, cmp.Or(strings.Join(terms, ", "), "none of the terms"))
 }
 
+// reported is what Envoys see, in words.
+func reported(n admin.ReportedView) string {
+	who := "some Envoys"
+	if n.All {
+		who = "all Envoys"
+	}
+	text := fmt.Sprintf("load reports of %s, %s ago", who, n.Age)
+	if n.Stale {
+		text += ", too old to count"
+	}
+	text += ": " + decimal(1, n.RPS) + " requests/s"
+	if n.ErrorRatio != nil {
+		text += ", " + percent(n.ErrorRatio) + " of them failed"
+	}
+	text += ", " + decimal(0, n.InFlight) + " in flight"
+	if n.Claim != nil {
+		text += fmt.Sprintf("; it counts %.2f times as many itself", *n.Claim)
+	}
+	return text
+}
+
 func explainEndpoint(b *strings.Builder, out screen, e admin.EndpointView) {
 	st := state(e.State)
 	fmt.Fprintf(b, "\n%s  %s  %s of the requests", out.paint(bold, plain(e.Address)), out.paint(st.colour, st.text), percent(&e.Share))
@@ -134,6 +155,9 @@ func explainEndpoint(b *strings.Builder, out screen, e admin.EndpointView) {
 	b.WriteByte('\n')
 	if r := e.Reading; r != nil {
 		fmt.Fprintf(b, "  %s\n", reading(*r))
+		if n := r.LoadReports; n != nil {
+			fmt.Fprintf(b, "  %s\n", reported(*n))
+		}
 	}
 	if len(e.Reasons) == 0 {
 		if e.Weight > 0 {

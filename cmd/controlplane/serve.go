@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,6 +25,7 @@ import (
 	"evenkeel.io/controlplane/internal/admin"
 	"evenkeel.io/controlplane/internal/lastgood"
 	"evenkeel.io/controlplane/internal/pipeline"
+	"evenkeel.io/controlplane/internal/signals/lrs"
 	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
 	"evenkeel.io/controlplane/internal/snapshot"
@@ -42,8 +44,11 @@ type serveOptions struct {
 	adminAddress    string
 	adminHosts      []string
 	prometheus      []string
-	logFormat       string
-	logLevel        string
+
+	loadReportInterval time.Duration
+
+	logFormat string
+	logLevel  string
 }
 
 func newServeCommand() *cobra.Command {
@@ -78,6 +83,7 @@ server that scrapes them already. Its URL may hold a user and password; they are
 	flags.StringVar(&o.adminAddress, "admin-address", "127.0.0.1:19000", "where the admin port is served (JSON, pages, /metrics)")
 	flags.StringSliceVar(&o.adminHosts, "admin-allowed-host", nil, "a host name by which the admin port may be asked, besides IP addresses and localhost (repeatable)")
 	flags.StringArrayVar(&o.prometheus, "prometheus", nil, "a Prometheus server that policies may name, NAME=URL (repeatable, or separated by commas)")
+	flags.DurationVar(&o.loadReportInterval, "load-report-interval", lrs.DefaultInterval, "how often Envoys report the load of services whose policies say loadReports, 1s or more; a report is 61 KB")
 	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	_ = cmd.MarkFlagDirname("config-dir")
@@ -101,6 +107,9 @@ func (o serveOptions) validate() error {
 	}
 	if _, err := prometheusServers(o.prometheus); err != nil {
 		return err
+	}
+	if o.loadReportInterval < lrs.MinInterval {
+		return fmt.Errorf("--load-report-interval %v: expected %v or more", o.loadReportInterval, lrs.MinInterval)
 	}
 	if !o.xdsPlaintext && !isLoopback(o.xdsAddress) {
 		return fmt.Errorf("--xds-address %s: xDS in plaintext is served on loopback only; --xds-allow-plaintext says that whoever can reach that address may read every route", o.xdsAddress)
@@ -211,8 +220,16 @@ func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
 	scraper := scrape.New(scrape.Options{AllowLoopback: true, Registerer: c.metrics, Logger: log})
 	servers, _ := prometheusServers(o.prometheus) // validated before
 	querier := promapi.New(promapi.Options{Servers: servers, Registerer: c.metrics, Logger: log})
+	reports := lrs.New(lrs.Options{
+		Interval:    o.loadReportInterval,
+		Connected:   func(id, fleet string) bool { return c.xds.Registry().Connected(id, fleet) },
+		Subscribers: func(service string) iter.Seq2[string, string] { return c.xds.Registry().Subscribers(service) },
+		Registerer:  c.metrics,
+		Logger:      log,
+	})
 	c.xds = xds.NewServer(cache, xds.Options{
-		Identifier: identifier(),
+		Identifier:  identifier(),
+		LoadReports: reports,
 		Lookup: func(fleet string, t translate.Type, name string) (string, bool) {
 			return c.pipeline.View().ResourceSource(fleet, t, name)
 		},
@@ -221,7 +238,7 @@ func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
 	})
 	c.pipeline = pipeline.New(pipeline.Options{
 		Source:     dir.New(o.configDir, dir.Options{Logger: log}),
-		Collectors: []pipeline.Collector{pipeline.Scraping(scraper), pipeline.Querying(querier)},
+		Collectors: []pipeline.Collector{pipeline.Scraping(scraper), pipeline.Querying(querier), pipeline.Reporting(reports)},
 		Cache:      cache,
 		Serving:    c.xds.Registry().Serving,
 		Workers:    c.xds.Registry().Workers,
@@ -233,7 +250,7 @@ func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
 	})
 	pages := admin.Options{
 		Model:   func() admin.Model { return c.pipeline.View() },
-		Proxies: c.xds.Registry(), Targets: []admin.Targets{scraper, querier}, Actions: c.pipeline,
+		Proxies: c.xds.Registry(), Targets: []admin.Targets{scraper, querier, reports}, Actions: c.pipeline,
 		Metrics: c.metrics, AllowedHosts: o.adminHosts, Version: programVersion(),
 	}
 	c.metrics.MustRegister(admin.NewCollector(pages.Model))

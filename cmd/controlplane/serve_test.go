@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestPrometheusServers(t *testing.T) {
@@ -22,7 +23,7 @@ func TestPrometheusServers(t *testing.T) {
 		{"main=http://a,main=http://b", "given twice"},
 		{"user:" + secret + "@prom", "expected NAME=URL"},
 	} {
-		o := serveOptions{configDir: ".", xdsAddress: "127.0.0.1:1", adminAddress: "127.0.0.1:2", listenerAddress: "127.0.0.1", prometheus: []string{test.given}}
+		o := serveOptions{configDir: ".", xdsAddress: "127.0.0.1:1", adminAddress: "127.0.0.1:2", listenerAddress: "127.0.0.1", loadReportInterval: time.Second, prometheus: []string{test.given}}
 		err := o.validate()
 		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), secret) {
 			t.Errorf("%s: got %v, want %q", test.given, err, test.want)

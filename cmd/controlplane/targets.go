@@ -13,10 +13,11 @@ func newTargetsCommand() *cobra.Command {
 	var c client
 	cmd := &cobra.Command{
 		Use:   "targets",
-		Short: "what is scraped or queried and how that goes",
-		Long: `targets lists the pages that are scraped and the queries that Prometheus servers are asked, those that
-are down first, with the last time of each, how long it took, and what went wrong or what the policy names
-and the target does not have. The text of a query is in -o json and on the admin page.`,
+		Short: "what is scraped, queried or reported, and how that goes",
+		Long: `targets lists the pages that are scraped, the queries that Prometheus servers are asked, and the services
+whose load Envoys report. Those that are down come first, with the last time of each, how long it took, and
+what went wrong or what the policy names and the target does not have. The text of a query is in -o json
+and on the admin page.`,
 		Example: `  controlplane targets
   controlplane targets -o json | jq -r '.targets[] | select(.state=="down") | .url'`,
 		Args: exactArgs(0),

@@ -188,7 +188,9 @@ func small() *world {
 		}},
 		readings: map[signals.Key]signals.Reading{
 			key("10.0.0.7:8080"): {Endpoint: key("10.0.0.7:8080"), From: now.Add(-11 * time.Second), To: now.Add(-1 * time.Second), SourceInterval: 2 * time.Second,
-				Terms: all, Done: 400, Failed: 10, CPU: 0.52, InFlight: 2, P50: 18 * time.Millisecond, P90: 40123 * time.Microsecond},
+				Terms: all, Done: 400, Failed: 10, CPU: 0.52, InFlight: 2, P50: 18 * time.Millisecond, P90: 40123 * time.Microsecond,
+				Reported: signals.Reported{From: now.Add(-8 * time.Second), To: now.Add(-3 * time.Second), SourceInterval: 5 * time.Second,
+					All: true, Done: 180, Failed: 20, Issued: 201, InFlight: 3, Claim: 1.1}},
 			key("10.0.0.8:8080"): {Endpoint: key("10.0.0.8:8080"), From: now.Add(-11 * time.Second), To: now.Add(-1 * time.Second), SourceInterval: 2 * time.Second,
 				Terms: signals.TermCPU, CPU: 0.26},
 			key("10.0.0.9:8080"): {Endpoint: key("10.0.0.9:8080"), From: now.Add(-70 * time.Second), To: now.Add(-60 * time.Second), SourceInterval: 2 * time.Second,

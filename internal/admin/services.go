@@ -188,5 +188,24 @@ func (m moment) readingView(r signals.Reading) *ReadingView {
 		p50, p90 := Duration(r.P50), Duration(r.P90)
 		view.P50, view.P90 = &p50, &p90
 	}
+	view.LoadReports = m.reportedView(r.Reported)
+	return view
+}
+
+func (m moment) reportedView(n signals.Reported) *ReportedView {
+	window := n.To.Sub(n.From).Seconds()
+	if window <= 0 {
+		return nil
+	}
+	view := &ReportedView{
+		Age: Duration(max(0, m.now.Sub(n.To))), Stale: !n.Fresh(m.now), All: n.All,
+		RPS: number((n.Done + n.Failed) / window), Issued: number(n.Issued / window), InFlight: number(n.InFlight),
+	}
+	if all := n.Done + n.Failed; all > 0 {
+		view.ErrorRatio = number(n.Failed / all)
+	}
+	if n.Claim > 0 {
+		view.Claim = number(n.Claim)
+	}
 	return view
 }

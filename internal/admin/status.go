@@ -33,10 +33,11 @@ func (m moment) objects(proxies []xds.Proxy) []status.Object {
 	return status.Conditions(in)
 }
 
+// freshReadings counts the endpoints whose metrics are fresh; what Envoys report of the others makes no weight.
 func (m moment) freshReadings(svc *catalog.Service) int {
 	n := 0
 	for _, e := range svc.Endpoints {
-		if r, ok := m.model.Reading(signals.Key{Service: svc.Name, Address: e.Address}); ok && m.fresh(r) {
+		if r, ok := m.model.Reading(signals.Key{Service: svc.Name, Address: e.Address}); ok && m.fresh(r) && !r.Reported.Alone {
 			n++
 		}
 	}

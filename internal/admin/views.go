@@ -161,6 +161,22 @@ type ReadingView struct {
 	P90        *Duration `json:"p90,omitempty"`
 	InFlight   *float64  `json:"inFlight,omitempty"`
 	ErrorRatio *float64  `json:"errorRatio,omitempty"` // 0 to 1
+	// LoadReports are what Envoys say of the same endpoint.
+	LoadReports *ReportedView `json:"loadReports,omitempty"`
+}
+
+// ReportedView is what Envoys saw of an endpoint in their last window.
+type ReportedView struct {
+	Age   Duration `json:"age"`   // since the end of the window
+	Stale bool     `json:"stale"` // older than 2.5 intervals
+	// All: every node that takes the endpoint from us reports.
+	All        bool     `json:"all"`
+	RPS        *float64 `json:"rps"`
+	Issued     *float64 `json:"issuedPerSecond"` // requests sent: 0 of one that Envoys have ejected
+	InFlight   *float64 `json:"inFlight"`
+	ErrorRatio *float64 `json:"errorRatio,omitempty"` // 0 to 1
+	// Claim is how many times as many requests as these the endpoint itself counted over the same time.
+	Claim *float64 `json:"claim,omitempty"`
 }
 
 // ReasonView is one stage between an endpoint's base and its weight. Where no quantity decided Value is absent.

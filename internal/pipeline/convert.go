@@ -9,6 +9,7 @@ import (
 	"evenkeel.io/controlplane/api/v1alpha1"
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/signals/lrs"
 	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
 	"evenkeel.io/controlplane/internal/weights"
@@ -136,6 +137,29 @@ func prometheusSpecs(c *catalog.Catalog) []promapi.Spec {
 			spec.Endpoints = append(spec.Endpoints, promapi.Endpoint{
 				Address: e.Address, Pod: e.Pod, Instance: e.Instance, CPULimit: e.CPULimit,
 			})
+		}
+		out = append(out, spec)
+	}
+	return out
+}
+
+// reportSpecs are the services whose load Envoys are to report.
+func reportSpecs(c *catalog.Catalog) []lrs.Spec {
+	var out []lrs.Spec
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		s := c.Services[name]
+		if !s.HasPolicy || !*s.Policy.Signals.LoadReports || len(s.Endpoints) == 0 {
+			continue
+		}
+		spec := lrs.Spec{Service: name, Fleets: edsOnlyKeys(s)}
+		for fleet, f := range c.Fleets {
+			if _, routed := slices.BinarySearch(f.Services, name); routed {
+				spec.Fleets = append(spec.Fleets, fleet)
+			}
+		}
+		slices.Sort(spec.Fleets)
+		for _, e := range s.Endpoints {
+			spec.Endpoints = append(spec.Endpoints, e.Address)
 		}
 		out = append(out, spec)
 	}

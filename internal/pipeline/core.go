@@ -54,6 +54,8 @@ type service struct {
 	cluster    *snapshot.Resource
 	assignment *snapshot.Resource
 	pushes     []snapshot.Push
+	// sources of each endpoint's readings, by address.
+	sources map[string]*signals.Sources
 }
 
 // fleet is a catalog.Fleet with what it is served.
@@ -123,6 +125,7 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 		c.guard("service "+name, func() {
 			c.forgetLeft(s.object, object)
 			s.object = object
+			s.sources = sourcesOf(object, s.sources)
 			s.cluster = c.encode(translate.Cluster(object), s.cluster)
 			c.decided(s, s.machine.Members(now, c.weighed(object)), why)
 		})
@@ -236,13 +239,7 @@ func edsOnlyKeys(s *catalog.Service) []string {
 // step moves every Service's weights by one tick.
 func (c *core) step(now time.Time, readings []signals.Reading) {
 	clear(c.workers)
-	byService := map[string][]signals.Reading{}
-	for _, r := range readings {
-		byService[r.Endpoint.Service] = append(byService[r.Endpoint.Service], r)
-		if c.services[r.Endpoint.Service] != nil {
-			c.readings[r.Endpoint] = r
-		}
-	}
+	byService := c.merge(now, readings)
 	changed := map[string]*snapshot.Resource{} // assignments by service
 	for name, s := range c.services {
 		if s.object == nil || !s.object.HasPolicy {
@@ -264,6 +261,34 @@ func (c *core) step(now time.Time, readings []signals.Reading) {
 }
 
 const saveAtLeastEvery = 10 * time.Second
+
+// merge is one reading of each endpoint of which there is news, by service.
+func (c *core) merge(now time.Time, news []signals.Reading) map[string][]signals.Reading {
+	told := map[signals.Key]*signals.Sources{}
+	for _, r := range news {
+		if s := c.services[r.Endpoint.Service]; s != nil && s.sources[r.Endpoint.Address] != nil {
+			told[r.Endpoint] = s.sources[r.Endpoint.Address]
+			told[r.Endpoint].Add(r)
+		}
+	}
+	merged := make(map[string][]signals.Reading, len(c.services))
+	for key, sources := range told {
+		if r, ok := sources.Merged(now); ok {
+			merged[key.Service] = append(merged[key.Service], r)
+			c.readings[key] = r
+		}
+	}
+	return merged
+}
+
+// sourcesOf are those of a service's endpoints; what is known of those that stay is kept.
+func sourcesOf(s *catalog.Service, before map[string]*signals.Sources) map[string]*signals.Sources {
+	sources := make(map[string]*signals.Sources, len(s.Endpoints))
+	for _, e := range s.Endpoints {
+		sources[e.Address] = cmp.Or(before[e.Address], &signals.Sources{})
+	}
+	return sources
+}
 
 // decided takes a Service's new decisions and, if they or its endpoints are to be sent, its new
 // assignment. why is what happened, where it was not a tick.

@@ -329,6 +329,69 @@ func TestPrometheusTargets(t *testing.T) {
 	}
 }
 
+// TestReportedServices: load is reported of a Service whose policy says so, by the fleets that are served it,
+// whatever else the policy reads.
+func TestReportedServices(t *testing.T) {
+	reporting := func(name string, n int, signals string) string {
+		return strings.Replace(shop(name, n), "capacity: {slowStart: 0s}", "signals: {"+signals+"}", 1)
+	}
+	c := testCore(lastgood.State{})
+	c.rebuild(start, source.Update{Store: store(t, gateway,
+		reporting("cart", 1, "loadReports: true"), reporting("pay", 2, "loadReports: true, prometheus: {server: main}"), shop("ship", 3),
+		strings.Replace(reporting("lone", 4, "loadReports: true"), "backendRefs: [{name: lone", "backendRefs: [{name: ship", 1))})
+	specs := reportSpecs(c.catalog)
+	var got []string
+	for _, s := range specs {
+		got = append(got, fmt.Sprint(s.Service, s.Fleets, s.Endpoints))
+	}
+	want := []string{
+		"shop/cart:80[eds:shop shop/edge] [10.0.1.1:8080 10.0.1.2:8080]",
+		"shop/lone:80[eds:shop] [10.0.4.1:8080 10.0.4.2:8080]",
+		"shop/pay:80[eds:shop shop/edge] [10.0.2.1:8080 10.0.2.2:8080]",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+	if n := len(scrapeSpecs(c.catalog)); n != 6 || len(prometheusSpecs(c.catalog)) != 1 {
+		t.Errorf("%d pages and %d servers are read too, want 6 and 1", n, len(prometheusSpecs(c.catalog)))
+	}
+}
+
+// TestSourcesAreMerged: a step takes what the page and Envoys say as one reading, and forgets both with the
+// endpoint.
+func TestSourcesAreMerged(t *testing.T) {
+	c := testCore(lastgood.State{})
+	documents := store(t, gateway, shop("cart", 1))
+	c.rebuild(start, source.Update{Store: documents})
+	now := start.Add(10 * time.Second)
+	pages := measured("shop/cart:80", 1, now)
+	reports := make([]signals.Reading, len(pages))
+	for i, r := range pages {
+		n := signals.Reported{From: now.Add(-5 * time.Second), To: now, SourceInterval: 5 * time.Second, All: true, Done: float64(10 + i)}
+		reports[i] = signals.Reading{Endpoint: r.Endpoint, From: n.From, To: n.To, SourceInterval: n.SourceInterval, Reported: n}
+	}
+	b := newBatch()
+	b.add(pages)
+	b.add(reports)
+	stranger := reports[0]
+	stranger.Endpoint.Address = "10.9.9.9:1"
+	b.add([]signals.Reading{stranger})
+	c.step(now, b.take())
+	if len(c.readings) != len(pages) {
+		t.Errorf("%d readings are kept, want %d", len(c.readings), len(pages))
+	}
+	for i, r := range pages {
+		got := c.readings[r.Endpoint]
+		if got.CPU != r.CPU || !got.To.Equal(r.To) || got.Reported.Done != float64(10+i) {
+			t.Errorf("%+v, want the page's with what is reported", got)
+		}
+	}
+	c.rebuild(now, source.Update{Store: store(t, gateway, strings.Replace(shop("cart", 1), "{addresses: [10.0.1.1]}, ", "", 1))})
+	if len(c.readings) != 1 || len(c.services["shop/cart:80"].sources) != 1 {
+		t.Errorf("%d readings and %d sources after an endpoint left", len(c.readings), len(c.services["shop/cart:80"].sources))
+	}
+}
+
 // TestScrapeTargets: endpoints without a policy are not scraped, and Static or not, the policy's window
 // is the scraper's.
 func TestScrapeTargets(t *testing.T) {

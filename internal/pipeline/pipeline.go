@@ -31,6 +31,7 @@ import (
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/lastgood"
 	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/signals/lrs"
 	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
 	"evenkeel.io/controlplane/internal/source"
@@ -40,7 +41,7 @@ import (
 // Tick is the period of the weights lane.
 const Tick = 2 * time.Second
 
-// Collector is where readings come from. Scraping and Querying make those there are.
+// Collector is where readings come from. Scraping, Querying and Reporting make those there are.
 type Collector struct {
 	Name string // for errors
 	// Follow tells it of the services and endpoints from now on. It may be called before Run.
@@ -57,6 +58,11 @@ func Scraping(m *scrape.Manager) Collector {
 // Querying collects for the services whose policies say prometheus.
 func Querying(m *promapi.Manager) Collector {
 	return Collector{"prometheus", func(c *catalog.Catalog) { m.SetTargets(prometheusSpecs(c)) }, m.Run}
+}
+
+// Reporting collects for the services whose policies say loadReports.
+func Reporting(m *lrs.Manager) Collector {
+	return Collector{"load reports", func(c *catalog.Catalog) { m.SetTargets(reportSpecs(c)) }, m.Run}
 }
 
 // Options are what a Pipeline joins.
@@ -189,7 +195,7 @@ type job struct {
 func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readings <-chan []signals.Reading, jobs chan<- job, results <-chan struct{}) {
 	var (
 		next   job             // what the next job will hold
-		batch  = newBatch()    // readings since the last step, the newest per endpoint
+		batch  = newBatch()    // readings since the last step, the newest per endpoint and source
 		window quiet           // when the pending update is due
 		due    = newDueTimer() // fires at that moment
 		synced bool

@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"evenkeel.io/controlplane/internal/signals"
@@ -54,26 +56,28 @@ func (d dueTimer) reset(at time.Time)      { d.t.Reset(time.Until(at)) }
 func (d dueTimer) fired() <-chan time.Time { return d.t.C }
 func (d dueTimer) stop()                   { d.t.Stop() }
 
-// batch gathers the readings between two steps, the newest per endpoint.
+// batch gathers the readings between two steps, the newest per endpoint and source.
 type batch struct {
-	newest map[signals.Key]signals.Reading
+	newest map[batchKey]signals.Reading
 }
 
-func newBatch() *batch { return &batch{map[signals.Key]signals.Reading{}} }
+type batchKey struct {
+	endpoint signals.Key
+	reported bool // by Envoys, and nothing else
+}
+
+func newBatch() *batch { return &batch{map[batchKey]signals.Reading{}} }
 
 func (b *batch) add(readings []signals.Reading) {
 	for _, r := range readings {
-		if r.To.After(b.newest[r.Endpoint].To) {
-			b.newest[r.Endpoint] = r
+		if key := (batchKey{r.Endpoint, r.Terms == 0}); r.To.After(b.newest[key].To) {
+			b.newest[key] = r
 		}
 	}
 }
 
 func (b *batch) take() []signals.Reading {
-	taken := make([]signals.Reading, 0, len(b.newest))
-	for _, r := range b.newest {
-		taken = append(taken, r)
-	}
+	taken := slices.AppendSeq(make([]signals.Reading, 0, len(b.newest)), maps.Values(b.newest))
 	clear(b.newest)
 	return taken
 }

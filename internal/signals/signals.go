@@ -1,6 +1,7 @@
 // Package signals says what an endpoint did: a Reading is one endpoint in one window. It is a leaf;
-// the packages below it (scrape, promapi) collect Readings, package weights consumes them. What all
-// collectors need is here too: what they read (Target), when (NextTurn), and what nobody took yet (Outbox).
+// the packages below it (scrape, promapi, lrs) collect Readings, Sources merges those of one endpoint,
+// package weights consumes them. What all collectors need is here too: what they read (Target), when
+// (NextTurn), and what nobody took yet (Outbox).
 package signals
 
 import "time"
@@ -57,4 +58,7 @@ type Reading struct {
 	// Instance is the incarnation of the process behind the address as the source knows it ("" if
 	// it does not). A change is a restart: nothing measured before says anything.
 	Instance string
+	// Reported is what Envoys say of the endpoint, in a window of its own. A Reading with no Terms is
+	// this alone.
+	Reported Reported
 }

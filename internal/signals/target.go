@@ -12,16 +12,17 @@ const (
 	Down    Health = "down"
 )
 
-// Target is what a collector reads, as /targets shows it: a metrics page, or a query.
+// Target is what a collector reads, as /targets shows it: a metrics page, a query, or the load reports of a
+// Service.
 type Target struct {
 	URL string
 	// Query is the PromQL that the server at URL is asked, "" for a page that is scraped.
 	Query string
-	// Owner is the Pod or the address of a page, "<service> <term>" for a query.
+	// Owner is the Pod or the address of a page, "<service> <term>" for a query, "<service>" for load reports.
 	Owner        string
 	Services     []string
 	Health       Health
-	LastScrape   time.Time // or query
+	LastScrape   time.Time // or query, or the latest report
 	LastDuration time.Duration
 	LastError    string // never holds any of the answer
 	// Missing are the terms that the policy names and the target does not have.

@@ -20,11 +20,13 @@ import (
 type Cache struct {
 	hash cache.NodeHash
 
-	mu      sync.Mutex
-	current map[string]*Snapshot
-	nextID  uint64
-	wakers  map[string]map[uint64]func()
-	watches map[string]map[uint64]*watch
+	mu sync.Mutex
+	// wanted is what was set, current the same without what is quarantined.
+	wanted, current map[string]*Snapshot
+	quarantine      map[string]map[resourceID]quarantined
+	nextID          uint64
+	wakers          map[string]map[uint64]func()
+	watches         map[string]map[uint64]*watch
 }
 
 var _ cache.SnapshotCache = (*Cache)(nil)
@@ -34,9 +36,12 @@ var _ cache.SnapshotCache = (*Cache)(nil)
 func NewCache(hash cache.NodeHash) *Cache {
 	return &Cache{
 		hash:    hash,
+		wanted:  map[string]*Snapshot{},
 		current: map[string]*Snapshot{},
-		wakers:  map[string]map[uint64]func(){},
-		watches: map[string]map[uint64]*watch{},
+
+		quarantine: map[string]map[resourceID]quarantined{},
+		wakers:     map[string]map[uint64]func(){},
+		watches:    map[string]map[uint64]*watch{},
 	}
 }
 
@@ -90,7 +95,7 @@ func (c *Cache) SetSnapshot(_ context.Context, key string, s cache.ResourceSnaps
 func (c *Cache) PatchEndpoints(changed ...*Resource) {
 	var wake []func()
 	c.mu.Lock()
-	for key, s := range c.current {
+	for key, s := range c.wanted {
 		served := s.Table(translate.EDS)
 		mine := slices.DeleteFunc(slices.Clone(changed), func(r *Resource) bool { return served.Get(r.Name) == nil })
 		if next := s.WithEndpoints(mine...); next != s {
@@ -111,14 +116,20 @@ func each(calls []func()) {
 func (c *Cache) ClearSnapshot(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	delete(c.wanted, key)
 	delete(c.current, key)
+	delete(c.quarantine, key)
 }
 
 // set is SetSnapshot within the lock. Whom it returns is to be called without it.
 func (c *Cache) set(key string, next *Snapshot) (wake []func()) {
 	before := c.current[key]
-	next = next.after(before)
+	c.wanted[key] = next
+	next = c.withoutQuarantined(key, next).after(before)
 	c.current[key] = next
+	if len(c.quarantine[key]) == 0 {
+		c.wanted[key] = next // which knows how it came about
+	}
 	if before != nil && before.sameTables(next) {
 		return nil
 	}

@@ -2,8 +2,8 @@ package weights
 
 import (
 	"cmp"
+	"fmt"
 	"math"
-	"slices"
 
 	"evenkeel.io/controlplane/internal/signals"
 )
@@ -62,6 +62,10 @@ const (
 // x0 = ln base + median(x - ln base) over those measured, P = 0.25 (renewPrior). While none is, the
 // first measurements of the Service are taken as they are.
 //
+// done is believed up to 1.5 times what Envoys report if all of them do (exaggeration), but as much as
+// makes the endpoint a median one of its kind: requests from elsewhere are in done and not in the
+// reports, and an endpoint that got less for them would have ever less reported.
+//
 // Raising P on a large innovation is the usual cure of a filter that has become too sure of itself
 // (Bar-Shalom, Li, Kirubarajan: Estimation with Applications to Tracking and Navigation, ch. 11).
 func estimateCapacity(t *tick) {
@@ -71,17 +75,23 @@ func estimateCapacity(t *tick) {
 		if e.Measured {
 			e.P = min(maxVariance, e.P+drift*Tick.Seconds())
 		}
-		done, cpu, ok := informative(e.reading)
-		if !ok {
+		var done, cpu float64
+		if done, cpu, e.informed = informative(e.reading); !e.informed {
 			t.liftIdle(e)
 			continue
 		}
 		x := math.Log(done / cpu)
+		e.bounded = false
+		if exceeds := exaggeration(e.reading); exceeds > 1 {
+			bound := max(x-math.Log(exceeds), math.Log(e.Base)+t.m.priorOffset(t.now))
+			x, e.bounded = min(x, bound), bound < x
+		}
 		predicted := min(fullCPU, max(minCPU, done/math.Exp(e.X)))
 		if first {
 			predicted = cpu
 		}
-		r := 4/e.reading.Done + math.Pow(cpuNoise/predicted, 2) + modelNoise*modelNoise
+		ofCPU := cpuNoise / predicted
+		r := 4/e.reading.Done + ofCPU*ofCPU + modelNoise*modelNoise
 		if first {
 			e.X, e.P = x, r
 			e.measured()
@@ -117,6 +127,19 @@ func informative(r *signals.Reading) (donePerSecond, cpu float64, ok bool) {
 		return 0, 0, false
 	}
 	return r.Done / r.To.Sub(r.From).Seconds(), min(r.CPU, fullCPU), true
+}
+
+// believed is how many times as many requests as Envoys report an endpoint may complete: the two are not
+// counted at the same moment.
+const believed = 1.5
+
+// exaggeration is how many times more an endpoint says that it completed than is believed, 1 for not.
+func exaggeration(r *signals.Reading) float64 {
+	n, ok := reportedIn(r)
+	if !ok || !n.All {
+		return 1
+	}
+	return max(1, n.Claim/believed)
 }
 
 // update takes the innovation v with the variance r into the estimate.
@@ -180,9 +203,10 @@ func applyCapacity(t *tick) {
 }
 
 func (t *tick) whereFrom(e *member) string {
-	_, _, informed := informative(e.reading)
 	switch {
-	case e.Measured && informed:
+	case e.Measured && e.informed && e.bounded:
+		return fmt.Sprintf("requests completed per second over CPU used, bounded by load reports: it counts %.3g times as many as they do", e.reading.Reported.Claim)
+	case e.Measured && e.informed:
 		return "requests completed per second over CPU used"
 	case e.Measured && e.Load.fresh(t.now):
 		return "measured; this tick brought no further information"
@@ -205,19 +229,19 @@ func boundRatio(t *tick) {
 	if t.base != "" {
 		return
 	}
-	byClass := t.m.scratch.index[:0]
-	for i := range t.m.members {
-		byClass = append(byClass, i)
-	}
-	slices.SortFunc(byClass, func(a, b int) int {
-		return cmp.Or(cmp.Compare(t.m.members[a].Base, t.m.members[b].Base), cmp.Compare(t.w[a], t.w[b]), cmp.Compare(a, b))
+	members := t.m.members
+	byClass := sortAgain(t.m.scratch.bases, len(members), func(a, b int) int {
+		return cmp.Or(cmp.Compare(members[a].Base, members[b].Base), cmp.Compare(a, b))
 	})
+	t.m.scratch.bases = byClass
 	for len(byClass) > 0 {
-		base, n := t.m.members[byClass[0]].Base, 1
-		for n < len(byClass) && t.m.members[byClass[n]].Base == base {
+		base, n := members[byClass[0]].Base, 0
+		capacities := t.m.scratch.sorted[:0]
+		for n < len(byClass) && members[byClass[n]].Base == base {
+			capacities = append(capacities, t.w[byClass[n]])
 			n++
 		}
-		bound := t.cfg.MaxRatio * t.w[byClass[(n-1)/2]]
+		bound := t.cfg.MaxRatio * lowerMedian(capacities)
 		for _, i := range byClass[:n] {
 			if t.w[i] > bound {
 				t.scale(i, Reason{Term: "max-ratio", Value: t.cfg.MaxRatio, Factor: bound / t.w[i], Text: "times the median of the endpoints of its base, at most"})

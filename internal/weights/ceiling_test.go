@@ -70,6 +70,7 @@ func TestLatencyAloneStarvesNobody(t *testing.T) {
 		p.run(time.Duration(rapid.IntRange(0, 180).Draw(t, "seconds before")) * time.Second)
 		slow := rapid.Float64Range(1, 100).Draw(t, "slow")
 		metrics := rapid.SampledFrom([]string{"on", "no-cpu"}).Draw(t, "metrics")
+		least := map[string]float64{"on": 1.0 / 27, "no-cpu": 1 / 4.2}[metrics]
 		for range 150 {
 			p.serve()
 			p.now = p.now.Add(Tick)
@@ -80,11 +81,62 @@ func TestLatencyAloneStarvesNobody(t *testing.T) {
 				readings[0].CPU = 0
 			}
 			p.take(p.m.Step(p.now, p.svc, readings))
-			if c := p.last.Endpoints[0].Computed; c < 0.03 {
+			if c := p.last.Endpoints[0].Computed; c < least {
 				t.Fatalf("at %v of the mean\n%s", c, p.last.Endpoints[0].Describe())
 			}
 		}
 	})
+}
+
+// An endpoint that is as idle as it is slow (it waits for something else than CPU) keeps its weight: no
+// more of its requests are in service than of others'.
+func TestSlowButIdleKeepsItsWeight(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(3, 8).Draw(t, "endpoints")
+		p := newPlant(t, float64(n)*rapid.Float64Range(20, 80).Draw(t, "load"))
+		for i := range n {
+			p.add(address(i), 100)
+		}
+		p.members()
+		p.run(2 * time.Minute)
+		slow := rapid.Float64Range(1, 15).Draw(t, "slow")
+		idle := rapid.Float64Range(slow, 15).Draw(t, "idle")
+		for range 60 {
+			p.serve()
+			p.now = p.now.Add(Tick)
+			readings := p.readings()
+			r := &readings[0]
+			r.P50 = time.Duration(slow * float64(r.P50))
+			r.Done, r.CPU = r.Done/idle, r.CPU/idle
+			p.take(p.m.Step(p.now, p.svc, readings))
+			if ratio := p.last.Endpoints[0].Computed / p.last.Endpoints[1].Computed; ratio < 0.9 {
+				t.Fatalf("%.2f of the others' weight\n%s", ratio, p.last.Endpoints[0].Describe())
+			}
+		}
+	})
+}
+
+// While the metrics of all are lost a ceiling is kept: nothing is known to have become better.
+func TestCeilingOutlivesTheMetrics(t *testing.T) {
+	p := newPlant(t, 240)
+	for i := range 4 {
+		p.add(address(i), 100)
+	}
+	p.members()
+	p.run(3 * time.Minute)
+	p.server(address(2)).hidden = 2.5
+	p.run(30 * time.Second)
+	before := p.m.State().Endpoints[2]
+	if !before.Ceiling.Held {
+		t.Fatalf("no ceiling\n%s", p.last.Endpoints[2].Describe())
+	}
+	for _, s := range p.servers {
+		s.metrics = "off"
+	}
+	p.run(5 * time.Minute)
+	if after := p.m.State().Endpoints[2]; p.last.Frozen == "" || !after.Ceiling.Held || after.X != before.X {
+		t.Errorf("frozen %q: %+v and x %v, before %+v and %v", p.last.Frozen, after.Ceiling, after.X, before.Ceiling, before.X)
+	}
 }
 
 // A limit that is found again and again is probed ever more slowly, and forgotten once it is no limit.

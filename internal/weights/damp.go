@@ -10,7 +10,7 @@ var (
 	slewDown = math.Log(4) * math.Sqrt(Tick.Seconds()/5)
 )
 
-// negligible is a |ln factor| that is rounding, not a stage's effect.
+// negligible is a |factor - 1| that is rounding, not a stage's effect.
 const negligible = 1e-9
 
 // relative divides by the mean over the Service: from here on 1 is average.
@@ -78,18 +78,20 @@ func slew(t *tick) {
 		// Nobody is left to compare with: what was published gives no scale either.
 		t.m.anchor = 0
 	}
+	scale := math.Exp(-shift)
 	hold := t.hold || t.frozen != ""
 	for i := range members {
 		e := &members[i]
-		target := t.w[i] * math.Exp(-shift)
+		target := t.w[i] * scale
 		switch {
 		case e.joined || e.declared:
 			e.Damped, e.SlowStart = target, t.ss[i]
-		case t.hold, hold && !e.Warming:
+		case t.hold, hold && !e.Warming && e.SlowStart == 1:
 			t.held[i] = true
 		case hold:
-			e.Damped *= max(1, t.ss[i]/e.SlowStart)
-			e.SlowStart = max(t.ss[i], e.SlowStart)
+			grown := max(e.SlowStart, min(t.ss[i], e.SlowStart*math.Exp(slewUp)))
+			e.Damped *= grown / e.SlowStart
+			e.SlowStart = grown
 		default:
 			move := math.Log(target / e.Damped)
 			down := -slewDown
@@ -106,7 +108,7 @@ func slew(t *tick) {
 	for i, w := range t.w {
 		f := members[i].Damped / mean / w
 		switch {
-		case math.Abs(math.Log(f)) < negligible:
+		case math.Abs(f-1) < negligible:
 			t.w[i] = members[i].Damped / mean
 		case t.held[i] && t.frozen != "":
 			t.scale(i, Reason{Term: "freeze", Value: w * f, Factor: f, Text: t.frozen})

@@ -19,6 +19,31 @@ const (
 	emergency = 0.7
 )
 
+// judged is the window by which an endpoint's failures are judged.
+type judged struct {
+	from, to     time.Time
+	failed, done float64
+	news         float64 // the part of it that was not there the last time
+	reported     bool
+}
+
+// judges is the window of a reading that tells which requests failed: what Envoys report if all of them
+// do, for an endpoint does not count the requests that it never got, and need not admit to those it
+// failed; else its own; else what those Envoys saw that do report. Envoys know an address and no process:
+// what they say of the one before is not this one's.
+func (e *member) judges() (judged, bool) {
+	r := e.reading
+	if r == nil {
+		return judged{}, false
+	}
+	own := r.Terms.Has(needsErrors)
+	if n, ok := reportedIn(r); ok && (n.All || !own) && !n.From.Before(e.FirstSeen) && !n.From.Before(e.Restarted) {
+		news := min(1, n.To.Sub(e.TrimTo).Seconds()/n.To.Sub(n.From).Seconds())
+		return judged{n.From, n.To, n.Failed, n.Done, news, true}, true
+	}
+	return judged{r.From, r.To, r.Failed, r.Done, e.newPart(), false}, own
+}
+
 // trimErrors moves e, the part of its weight that an endpoint keeps for its failures (health.Failures),
 // to where they say:
 //
@@ -32,9 +57,13 @@ func trimErrors(t *tick) {
 	shares := t.m.scratch.sorted[:0]
 	for i := range t.m.members {
 		e := &t.m.members[i]
-		if r := e.reading; r != nil && r.Terms.Has(needsErrors) {
+		if e.reading != nil {
 			e.noteOverload()
-			e.counted = !r.From.Before(e.OverloadTo) && e.Failures.Observe(r.From, r.To, r.Failed, r.Done+r.Failed)
+		}
+		if w, ok := e.judges(); ok {
+			if e.counted = !w.from.Before(e.OverloadTo) && e.Failures.Observe(w.from, w.to, w.failed, w.done+w.failed); e.counted {
+				e.AsReported = w.reported
+			}
 		}
 		if e.Read.fresh(t.now) && e.Failures.Requests > 0 {
 			shares = append(shares, e.Failures.Share())
@@ -45,8 +74,9 @@ func trimErrors(t *tick) {
 	}
 	common := lowerMedian(shares)
 	for i := range t.m.members {
-		if e := &t.m.members[i]; e.counted || e.reading != nil && e.reading.Terms.Has(needsErrors) && e.trim() < 1 {
-			e.trimTo(e.Failures.Trim(common))
+		e := &t.m.members[i]
+		if w, ok := e.judges(); ok && (e.counted || e.trim() < 1) {
+			e.trimTo(e.Failures.Trim(common), w)
 		}
 	}
 }
@@ -89,16 +119,16 @@ func (e *member) newPart() float64 {
 	return min(1, e.since.Seconds()/e.reading.To.Sub(e.reading.From).Seconds())
 }
 
-func (e *member) trimTo(target float64) {
-	r, was := e.reading, e.trim()
+func (e *member) trimTo(target float64, w judged) {
+	was := e.trim()
 	switch {
 	case target < was && e.counted:
-		e.Trim, e.TrimTo = target, r.To
+		e.Trim, e.TrimTo = target, w.to
 	// Of successes spread over the window at least one is after the reading before; or all of them are
 	// after the window in which the trim last moved.
-	case target > was && (r.Done*e.newPart() >= 1 || r.Done > 0 && !r.From.Before(e.TrimTo)):
-		since := min(r.To.Sub(e.TrimTo), r.To.Sub(r.From))
-		e.Trim, e.TrimTo = min(target, was*math.Exp2(float64(since)/float64(trimDoubling))), r.To
+	case target > was && (w.done*w.news >= 1 || w.done > 0 && !w.from.Before(e.TrimTo)):
+		since := min(w.to.Sub(e.TrimTo), w.to.Sub(w.from))
+		e.Trim, e.TrimTo = min(target, was*math.Exp2(float64(since)/float64(trimDoubling))), w.to
 	}
 }
 
@@ -126,14 +156,18 @@ func applyErrors(t *tick) {
 	guarded := t.guardErrors(trims)
 	for i, trim := range trims {
 		e := &t.m.members[i]
+		failed := "of its requests failed"
+		if e.AsReported {
+			failed = "of its requests failed as Envoys saw it"
+		}
 		switch {
 		case e.Failures.To.IsZero() && !e.Read.To.IsZero():
 			t.explain(i, Reason{Term: "errors", Factor: 1, Text: "no-errors: it does not report which requests failed"})
 		case trim == 1:
 		case guarded:
-			t.scale(i, Reason{Term: "errors", Value: 100 * e.Failures.Share(), Unit: "%", Factor: trim, Text: "of its requests failed; too many endpoints fail to spare all of them"})
+			t.scale(i, Reason{Term: "errors", Value: 100 * e.Failures.Share(), Unit: "%", Factor: trim, Text: failed + "; too many endpoints fail to spare all of them"})
 		default:
-			t.scale(i, Reason{Term: "errors", Value: 100 * e.Failures.Share(), Unit: "%", Factor: trim, Text: "of its requests failed, more than others' do"})
+			t.scale(i, Reason{Term: "errors", Value: 100 * e.Failures.Share(), Unit: "%", Factor: trim, Text: failed + ", more than others' do"})
 		}
 	}
 }

@@ -50,29 +50,36 @@ func spareSlowStart(t *tick) {
 	for i := range t.m.members {
 		lambda += t.m.members[i].RequestsPerSecond
 	}
-	whole := t.m.scratch.sorted[:0] // weights without slow start
+	planned, spared := t.m.scratch.planned[:0], t.m.scratch.spared[:0]
 	starting := false
 	for i, w := range t.w {
-		whole = append(whole, w/t.ss[i])
-		starting = starting || t.ss[i] < 1
-	}
-	utilisation := func(theta float64) (worst float64, at int) {
-		total := 0.0
-		for i, w := range whole {
-			total += w * math.Pow(t.ss[i], 1-theta)
+		step := 1.0 // what a step of theta multiplies the weight by
+		if t.ss[i] < 1 {
+			starting, step = true, math.Pow(t.ss[i], -1.0/thetaSteps)
 		}
-		for i, w := range whole {
-			if u := w * math.Pow(t.ss[i], 1-theta) / total * lambda / t.c[i]; u > worst {
+		planned, spared = append(planned, w), append(spared, step)
+	}
+	t.m.scratch.planned, t.m.scratch.spared = planned, spared
+	utilisation := func() (worst float64, at int) {
+		total := 0.0
+		for _, w := range planned {
+			total += w
+		}
+		for i, w := range planned {
+			if u := w / total * lambda / t.c[i]; u > worst {
 				worst, at = u, i
 			}
 		}
 		return worst, at
 	}
 	theta := 0.0
-	worst, at := utilisation(0)
+	worst, at := utilisation()
 	for step := 1; worst > fullest && starting && step <= thetaSteps; step++ {
 		theta = float64(step) / thetaSteps
-		worst, at = utilisation(theta)
+		for i := range planned {
+			planned[i] *= spared[i]
+		}
+		worst, at = utilisation()
 	}
 	if worst > fullest {
 		t.overload = fmt.Sprintf("%s would be used to %.0f%%", t.m.members[at].Address, 100*worst)

@@ -1,6 +1,7 @@
 package weights
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -72,15 +73,18 @@ func TestPlannedUtilisation(t *testing.T) {
 				lambda += p.m.members[i].RequestsPerSecond
 				total += w
 			}
-			worst, starting := 0.0, false
+			worst, starting, given := 0.0, false, 0.0
 			for i, d := range p.last.Endpoints {
 				c, ss := 1.0, 1.0
 				for _, r := range d.Reasons {
 					switch r.Term {
 					case "base", "capacity", "ceiling", "max-ratio":
 						c *= r.Factor
-					case "slow-start", "overload":
+					case "slow-start":
 						ss *= r.Factor
+					case "overload":
+						ss *= r.Factor
+						given = r.Value / 100
 					}
 					if strings.HasPrefix(r.Text, "no-cpu: half") {
 						return
@@ -88,6 +92,11 @@ func TestPlannedUtilisation(t *testing.T) {
 				}
 				worst = max(worst, weights[i]/total*lambda/c)
 				starting = starting || ss < 1-1e-9
+			}
+			if given > 0 && p.last.Overload == "" {
+				if before := planned(p.last, lambda, given-1.0/thetaSteps); before <= fullest*(1-1e-9) {
+					t.Fatalf("%v of slow start is given up; with a step less the fullest would be at %v", given, before)
+				}
 			}
 			switch {
 			case worst > fullest*(1+1e-9) && (p.last.Overload == "" || starting):
@@ -97,4 +106,28 @@ func TestPlannedUtilisation(t *testing.T) {
 			}
 		})
 	})
+}
+
+// planned is the highest utilisation if the part theta of slow start were given up.
+func planned(d Decisions, lambda, theta float64) float64 {
+	total, worst := 0.0, 0.0
+	weights, capacities := unslewed(d), make([]float64, len(d.Endpoints))
+	for i, e := range d.Endpoints {
+		capacities[i] = 1
+		for _, r := range e.Reasons {
+			switch r.Term {
+			case "base", "capacity", "ceiling", "max-ratio":
+				capacities[i] *= r.Factor
+			case "slow-start":
+				weights[i] *= math.Pow(r.Factor, -theta)
+			case "overload":
+				weights[i] /= r.Factor
+			}
+		}
+		total += weights[i]
+	}
+	for i, w := range weights {
+		worst = max(worst, w/total*lambda/capacities[i])
+	}
+	return worst
 }

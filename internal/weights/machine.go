@@ -17,6 +17,8 @@ type Machine struct {
 	members []member // sorted by address, addresses unique
 	gone    []gone   // endpoints that left within the hour, the longest gone first
 
+	// now is that of the last call.
+	now time.Time
 	// synced: the endpoints of the first Step or Members are known. Those that come later are new.
 	synced bool
 	// frozen is why someone froze the weights, "" if nobody did.
@@ -38,7 +40,7 @@ type Machine struct {
 
 	rejected uint64
 
-	// scratch is reused by every tick; it carries nothing from one to the next.
+	// scratch is reused by every tick; no outcome depends on what is in it.
 	scratch scratch
 }
 
@@ -48,7 +50,9 @@ type member struct {
 	// The rest is of this tick only.
 	reading  *signals.Reading // accepted and new in this tick, or nil
 	since    time.Duration    // from the end of the reading before it to its end, 0 for the first
+	informed bool             // the reading tells of its capacity
 	counted  bool             // its requests are in Failures
+	bounded  bool             // load reports bound what it says that it completed
 	refused  string           // why the newest reading was refused
 	joined   bool             // has no weight yet
 	declared bool             // its base or multiplier was changed by the user
@@ -62,6 +66,7 @@ func NewMachine(service string) *Machine { return &Machine{service: service} }
 func (m *Machine) Step(now time.Time, svc Service, readings []signals.Reading) Decisions {
 	t := m.begin(now, svc)
 	m.accept(now, readings)
+	t.judge()
 	t.run(learning)
 	return m.decide(t)
 }
@@ -73,6 +78,7 @@ func (m *Machine) Step(now time.Time, svc Service, readings []signals.Reading) D
 func (m *Machine) Members(now time.Time, svc Service) Decisions {
 	t := m.begin(now, svc)
 	t.hold = true
+	t.judge()
 	return m.decide(t)
 }
 
@@ -94,12 +100,16 @@ func (m *Machine) Frozen() string { return m.frozen }
 func (m *Machine) begin(now time.Time, svc Service) *tick {
 	t := &tick{m: m, now: now, cfg: svc.Config.usable(), workers: svc.PickingWorkers}
 	t.law = strategies[t.cfg.Strategy]
-	m.setBack(now)
+	if now.Before(m.now) {
+		m.setBack(now)
+	}
+	m.now = now
 	m.join(t, svc.Endpoints)
 	m.scratch.size(len(m.members))
 	t.w, t.c, t.ss, t.held, t.sent = m.scratch.w, m.scratch.c, m.scratch.ss, m.scratch.held, m.scratch.sent
-	t.young = m.scratch.young
+	t.young, t.log, t.reasons = m.scratch.young, m.scratch.log[:0], m.scratch.reasons
 	clear(t.young)
+	clear(t.reasons)
 	for i := range t.ss {
 		t.ss[i] = 1
 	}
@@ -134,25 +144,22 @@ func earlier(a, b time.Time) time.Time {
 
 func (m *Machine) decide(t *tick) Decisions {
 	m.synced = true
-	t.judge()
-	t.log = slices.Grow(m.scratch.log[:0], len(m.members)*maxReasons)[:len(m.members)*maxReasons]
-	t.reasons = slices.Grow(m.scratch.reasons[:0], len(m.members))[:len(m.members)]
-	clear(t.reasons)
-	m.scratch.log, m.scratch.reasons = t.log, t.reasons
 	t.run(t.law.stages())
 	t.run(damping)
 	t.publish()
 	return t.decisions()
 }
 
-// scratch is the working space of a tick.
+// scratch is the working space of a tick. What is left in it by the tick before saves work and decides nothing.
 type scratch struct {
 	w, c, ss, sorted  []float64
 	young, held, sent []bool
-	index             []int
-	log               []Reason
-	reasons           []int
-	endpoints         []Endpoint
+	index, reasons    []int
+	log               []note
+	endpoints         []Endpoint // by address
+	addresses, bases  []int      // the orders of endpoints and of members by these
+	whose             []int      // by number of a reading: the member that it was of
+	planned, spared   []float64
 }
 
 func (s *scratch) size(n int) {
@@ -164,4 +171,5 @@ func (s *scratch) size(n int) {
 	s.sent = slices.Grow(s.sent[:0], n)[:n]
 	s.sorted = slices.Grow(s.sorted[:0], n)[:0]
 	s.index = slices.Grow(s.index[:0], n)[:0]
+	s.reasons = slices.Grow(s.reasons[:0], n)[:n]
 }

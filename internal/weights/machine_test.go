@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
+
+	"pgregory.net/rapid"
 
 	"evenkeel.io/controlplane/internal/signals"
 )
@@ -67,41 +69,63 @@ func TestConvergesToCapacity(t *testing.T) {
 }
 
 // Whatever delay the loop has, and however the quotient depends on the traffic, weights come to rest:
-// a linear plant whose CPU goes as rate^elasticity, read up to ten ticks late, does not oscillate.
+// a linear plant whose CPU goes as rate^elasticity, read up to ten ticks late, does not oscillate, after a
+// start from equal weights or after one endpoint has become another.
 func TestNoOscillation(t *testing.T) {
-	for _, elasticity := range []float64{0.2, 0.5, 1, 1.5} {
-		for _, delay := range []int{0, 1, 3, 10} {
-			p := newPlant(t, 300)
-			for i, c := range []float64{60, 90, 120, 240} {
-				_, s := p.add(address(i), c)
-				s.elasticity = elasticity
+	rapid.Check(t, func(t *rapid.T) {
+		elasticity := rapid.Float64Range(0.2, 1.5).Draw(t, "elasticity")
+		delay := rapid.IntRange(0, 10).Draw(t, "delay in ticks")
+		// An endpoint that takes more than 3.3 times as long as the median is taken to be hindered, and probed.
+		metrics := rapid.SampledFrom([]string{"on", "no-latency"}).Draw(t, "metrics")
+		most := map[string]float64{"on": 110, "no-latency": 250}[metrics]
+		capacities := rapid.SliceOfN(rapid.Float64Range(50, most), 2, 6).Draw(t, "capacities")
+		p := newPlant(t, 0)
+		for i, c := range capacities {
+			_, s := p.add(address(i), c)
+			s.elasticity, s.metrics = elasticity, metrics
+			p.load += c
+		}
+		p.load *= rapid.Float64Range(0.2, 0.7).Draw(t, "load")
+		p.members()
+		var late [][]signals.Reading
+		trails := make([][]float64, len(capacities))
+		for tick := range 600 {
+			if tick == 150 {
+				p.servers[0].capacity *= rapid.Float64Range(0.6, 1.5).Draw(t, "change")
 			}
-			p.members()
-			var late [][]signals.Reading
-			var trail []float64
-			for range 600 {
-				p.serve()
-				p.now = p.now.Add(Tick)
-				late = append(late, p.readings())
-				old := late[max(0, len(late)-1-delay)]
-				shifted := make([]signals.Reading, len(old))
-				for i, r := range old {
-					length := r.To.Sub(r.From)
-					r.To, r.From = p.now, p.now.Add(-length)
-					shifted[i] = r
+			p.serve()
+			p.now = p.now.Add(Tick)
+			late = append(late, p.readings())
+			old := slices.Clone(late[max(0, len(late)-1-delay)])
+			for i := range old {
+				length := old[i].To.Sub(old[i].From)
+				old[i].To, old[i].From = p.now, p.now.Add(-length)
+			}
+			p.take(p.m.Step(p.now, p.svc, old))
+			for i := range capacities {
+				if tick >= 450 {
+					trails[i] = append(trails[i], p.weight(address(i))/total(p))
 				}
-				p.take(p.m.Step(p.now, p.svc, shifted))
-				trail = append(trail, p.weight(address(3))/total(p))
-			}
-			low, high := math.Inf(1), 0.0
-			for _, share := range trail[400:] {
-				low, high = min(low, share), max(high, share)
-			}
-			if high/low > 1.05 {
-				t.Errorf("elasticity %v, delay %d ticks: share between %.3f and %.3f", elasticity, delay, low, high)
 			}
 		}
+		for i, trail := range trails {
+			if n := turns(trail); n > 1 {
+				t.Fatalf("%s: %d turns of its share: between %.3f and %.3f", address(i), n, slices.Min(trail), slices.Max(trail))
+			}
+		}
+	})
+}
+
+// turns is how often the values turn round after a way of more than 5 %.
+func turns(values []float64) int {
+	n, up, low, high := -1, false, values[0], values[0]
+	for _, v := range values {
+		low, high = min(low, v), max(high, v)
+		if rises, falls := v > low*1.05, v < high/1.05; rises && (n < 0 || !up) || falls && (n < 0 || up) {
+			n, up, low, high = n+1, rises, v, v
+		}
 	}
+	return max(0, n)
 }
 
 // What cannot be a measurement is refused, counted once, and changes nothing.
@@ -236,6 +260,30 @@ func TestProcessRestart(t *testing.T) {
 	}
 	if math.Abs(product/(0.1*100)-1) > 0.05 {
 		t.Errorf("want a tenth of the others' capacity\n%s", d.Describe())
+	}
+}
+
+// While the weights are frozen an endpoint in slow start goes on growing, no faster than the slew, to its
+// whole weight.
+func TestSlowStartWhileFrozen(t *testing.T) {
+	p := newPlant(t, 200)
+	p.svc.Config.SlowStart = 10 * time.Second
+	p.add(address(0), 100)
+	p.add(address(1), 100)
+	p.members()
+	p.run(time.Minute)
+	p.m.Freeze("by hand")
+	p.add(address(2), 100)
+	p.members()
+	for range 20 {
+		before := p.m.members[2].Damped
+		p.tick()
+		if move := math.Log(p.m.members[2].Damped / before); move < 0 || move > slewUp+1e-9 {
+			t.Errorf("moved by %v", move)
+		}
+	}
+	if ratio := p.weight(address(2)) / p.weight(address(0)); math.Abs(ratio-1) > 0.05 {
+		t.Errorf("through its slow start it has %v of the others' weight", ratio)
 	}
 }
 
@@ -493,13 +541,6 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
-// An endpoint's memory, its strings aside, is under 1 KB.
-func TestMemory(t *testing.T) {
-	if size := unsafe.Sizeof(member{}); size > 1000 {
-		t.Errorf("%d bytes an endpoint", size)
-	}
-}
-
 func TestConfigValidate(t *testing.T) {
 	if err := DefaultConfig().Validate(); err != nil {
 		t.Errorf("the defaults: %v", err)
@@ -580,28 +621,4 @@ func FuzzRestore(f *testing.F) {
 			sound(t, p.tick())
 		}
 	})
-}
-
-func BenchmarkStep(b *testing.B) {
-	const n = 1000
-	svc := Service{Name: shop, Config: DefaultConfig(), PickingWorkers: 4}
-	readings := make([]signals.Reading, n)
-	for i := range n {
-		a := fmt.Sprintf("10.0.%d.%d:80", i>>8, i&255)
-		svc.Endpoints = append(svc.Endpoints, Endpoint{Key: key(a), Base: 1, Multiplier: 1})
-		readings[i] = reading(epoch, a, float64(50+i%100), 0.5)
-		readings[i].Terms |= needsErrors | needsPressure
-		readings[i].P50 = time.Duration(10+i%7) * time.Millisecond
-	}
-	m := NewMachine(shop)
-	now := epoch
-	b.ReportAllocs()
-	for b.Loop() {
-		now = now.Add(Tick)
-		for i := range readings {
-			readings[i].From, readings[i].To = now.Add(-Tick), now
-		}
-		m.Step(now, svc, readings)
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/endpoint")
 }

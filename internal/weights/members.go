@@ -52,6 +52,8 @@ type EndpointState struct {
 	Measured bool    `json:"measured,omitempty"`
 	// LastX is X after the last reading that was informative.
 	LastX float64 `json:"lastX,omitempty"`
+	// AsReported: the Failures below are those that Envoys saw.
+	AsReported bool `json:"asReported,omitempty"`
 	// Suspect is the sign of a deviation that looked like a step, and SuspectTo the end of its window.
 	Suspect   int8      `json:"suspect,omitempty"`
 	SuspectTo time.Time `json:"suspectTo,omitzero"`
@@ -90,19 +92,14 @@ type gone struct {
 
 // join makes m.members the endpoints given, and notes in t who left, joined or was changed.
 func (m *Machine) join(t *tick, endpoints []Endpoint) {
-	sorted := append(m.scratch.endpoints[:0], endpoints...)
-	m.scratch.endpoints = sorted
-	if !slices.IsSortedFunc(sorted, compareEndpoints) {
-		slices.SortFunc(sorted, compareEndpoints)
-	}
-	sorted = slices.CompactFunc(sorted, func(a, b Endpoint) bool { return a.Key.Address == b.Key.Address })
+	sorted := m.scratch.byAddress(endpoints)
 
 	if !m.sameMembers(sorted) {
 		m.exchange(t, sorted)
 	}
 	for i := range m.members {
 		e := &m.members[i]
-		e.reading, e.refused, e.joined, e.declared, e.counted = nil, "", e.Damped == 0, false, false
+		e.reading, e.refused, e.joined, e.declared, e.informed, e.counted = nil, "", e.Damped == 0, false, false, false
 		base, multiplier := positive(sorted[i].Base), positive(sorted[i].Multiplier)
 		if !e.joined && (base != e.Base || multiplier != e.Multiplier) {
 			e.declared = true
@@ -197,7 +194,7 @@ func (e *member) remember(was gone, now time.Time) {
 	e.X, e.LastX, e.Measured = was.X, was.LastX, was.Measured
 	e.P = min(maxVariance, was.P+drift*max(0, now.Sub(was.at).Seconds()))
 	e.Read, e.Load, e.Latency = was.Read, was.Load, was.Latency
-	e.Failures, e.Trim, e.TrimTo = was.Failures, was.Trim, was.TrimTo
+	e.Failures, e.AsReported, e.Trim, e.TrimTo = was.Failures, was.AsReported, was.Trim, was.TrimTo
 	e.CPU, e.OverloadTo = was.CPU, was.OverloadTo
 	e.Pressure, e.Ceiling = was.Pressure, was.Ceiling
 	e.ReadingInstance, e.Reference = was.ReadingInstance, was.Reference
@@ -210,13 +207,40 @@ func (e *member) restart(now time.Time) {
 	e.Load, e.Latency = Stamp{}, Stamp{}
 	e.P, e.Measured = priorVariance, false
 	e.Suspect, e.SuspectTo, e.StepTo = 0, time.Time{}, time.Time{}
-	e.Failures, e.Trim, e.TrimTo = health.Failures{}, 0, time.Time{}
+	e.Failures, e.AsReported, e.Trim, e.TrimTo = health.Failures{}, false, 0, time.Time{}
 	e.CPU, e.OverloadTo = [3]float32{}, time.Time{}
 	e.Pressure, e.Ceiling = Pressure{}, Ceiling{}
 	e.Reference = health.Reference{}
 }
 
-func compareEndpoints(a, b Endpoint) int {
+// byAddress is the endpoints in the order of their addresses, each address once.
+func (s *scratch) byAddress(endpoints []Endpoint) []Endpoint {
+	s.addresses = sortAgain(s.addresses, len(endpoints), func(a, b int) int { return compareEndpoints(&endpoints[a], &endpoints[b]) })
+	s.endpoints = s.endpoints[:0]
+	for _, i := range s.addresses {
+		if n := len(s.endpoints); n == 0 || s.endpoints[n-1].Key.Address != endpoints[i].Key.Address {
+			s.endpoints = append(s.endpoints, endpoints[i])
+		}
+	}
+	return s.endpoints
+}
+
+// sortAgain is the numbers below n in the order of compare. What it was the last time is tried first:
+// it mostly still is.
+func sortAgain(order []int, n int, compare func(a, b int) int) []int {
+	if len(order) != n {
+		order = order[:0]
+		for i := range n {
+			order = append(order, i)
+		}
+	}
+	if !slices.IsSortedFunc(order, compare) {
+		slices.SortFunc(order, compare)
+	}
+	return order
+}
+
+func compareEndpoints(a, b *Endpoint) int {
 	if c := strings.Compare(a.Key.Address, b.Key.Address); c != 0 {
 		return c
 	}

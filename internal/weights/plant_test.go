@@ -29,6 +29,8 @@ type plant struct {
 	pushes  []Decisions
 	noise   *rand.Rand // nil: none
 	longer  int        // times all response times, 0: 1
+	reports string     // load reports, each of the last windowTicks ticks: "all", "some" (of half the requests), "" for none
+	ticks   int
 
 	stepped bool              // the last decisions are of a Step
 	read    []signals.Reading // what that Step was given
@@ -44,6 +46,8 @@ type server struct {
 	sheds      bool    // requests beyond its capacity fail; else they are not sent
 	metrics    string  // "on", "off", "no-cpu", "no-latency", "no-errors"
 	instance   string
+	claims     float64 // how many times as many requests as it completes it says that it did; 0: 1
+	sources    signals.Sources
 	// Per tick, the last windowTicks.
 	done, failed, busy []float64
 }
@@ -114,6 +118,7 @@ func (p *plant) take(d Decisions) {
 // tick serves for 2 s with the weights as published, and steps the Machine with what was read.
 func (p *plant) tick() Decisions {
 	p.serve()
+	p.ticks++
 	p.now = p.now.Add(Tick)
 	p.stepped, p.read = true, p.readings()
 	p.take(p.m.Step(p.now, p.svc, p.read))
@@ -148,7 +153,7 @@ func (p *plant) serve() {
 			rate = most
 		}
 		cpu := math.Pow(rate/s.capacity, s.elasticity)
-		if p.noise != nil {
+		if p.noise != nil && cpu < 1 {
 			cpu = math.Min(1, cpu*math.Exp(0.03*p.noise.NormFloat64()))
 		}
 		s.done = append(s.done, rate*Tick.Seconds())
@@ -163,7 +168,13 @@ func (p *plant) serve() {
 func (p *plant) readings() []signals.Reading {
 	var out []signals.Reading
 	for i, s := range p.servers {
+		if p.reports != "" && p.ticks%windowTicks == 0 {
+			s.sources.Add(p.reported(i))
+		}
 		if s.metrics == "off" {
+			if r, ok := s.sources.Merged(p.now); ok && p.reports != "" {
+				out = append(out, r)
+			}
 			continue
 		}
 		r := signals.Reading{
@@ -194,7 +205,29 @@ func (p *plant) readings() []signals.Reading {
 			r.Terms &^= signals.TermLatency
 			r.P50, r.P90 = 0, 0
 		}
+		if s.claims > 0 {
+			r.Done *= s.claims
+		}
+		s.sources.Add(r)
+		r, _ = s.sources.Merged(p.now)
 		out = append(out, r)
 	}
 	return out
+}
+
+// reported is what Envoys saw of server i.
+func (p *plant) reported(i int) signals.Reading {
+	s := p.servers[i]
+	n := signals.Reported{
+		From: p.now.Add(-time.Duration(len(s.done)) * Tick), To: p.now, SourceInterval: windowTicks * Tick,
+		All: p.reports == "all",
+	}
+	for k := range s.done {
+		n.Done += s.done[k]
+		n.Failed += s.failed[k]
+	}
+	if !n.All {
+		n.Done, n.Failed = n.Done/2, n.Failed/2
+	}
+	return signals.Reading{Endpoint: p.svc.Endpoints[i].Key, From: n.From, To: n.To, SourceInterval: n.SourceInterval, Reported: n}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,7 +33,7 @@ type Stamp struct {
 }
 
 func (s Stamp) fresh(now time.Time) bool {
-	return !s.To.IsZero() && now.Sub(s.To) <= s.freshness()
+	return !s.To.IsZero() && !now.After(s.To.Add(s.freshness()))
 }
 
 // setBack is s, not later than a reading can be that is not refused.
@@ -61,13 +62,11 @@ func (e *EndpointState) lastOf(terms signals.Terms) Stamp {
 func (m *Machine) accept(now time.Time, readings []signals.Reading) {
 	for i := range readings {
 		r := &readings[i]
-		at, found := sort.Find(len(m.members), func(i int) int {
-			return strings.Compare(r.Endpoint.Address, m.members[i].Address)
-		})
-		if !found || r.Endpoint.Service != m.service {
+		if r.Endpoint.Service != m.service {
 			continue
 		}
-		if e := &m.members[at]; e.reading == nil || compareReadings(r, e.reading) > 0 {
+		e := m.member(r.Endpoint.Address, i)
+		if e != nil && (e.reading == nil || compareReadings(r, e.reading) > 0) {
 			e.reading = r
 		}
 	}
@@ -87,6 +86,26 @@ func (m *Machine) accept(now time.Time, readings []signals.Reading) {
 		}
 		e.reading = nil
 	}
+}
+
+// member is the one of the address, nil if there is none. The number-th reading is mostly of the same
+// member in every tick, so that one is tried first.
+func (m *Machine) member(address string, number int) *member {
+	if whose := m.scratch.whose; number < len(whose) && whose[number] < len(m.members) {
+		if e := &m.members[whose[number]]; e.Address == address {
+			return e
+		}
+	}
+	at, found := sort.Find(len(m.members), func(i int) int { return strings.Compare(address, m.members[i].Address) })
+	if !found {
+		return nil
+	}
+	if number == len(m.scratch.whose) {
+		m.scratch.whose = append(m.scratch.whose, at)
+	} else if number < len(m.scratch.whose) {
+		m.scratch.whose[number] = at
+	}
+	return &m.members[at]
 }
 
 // take notes what the reading says of itself; its measures are left to the stages.
@@ -138,6 +157,15 @@ func refuse(now time.Time, r *signals.Reading) string {
 	return ""
 }
 
+// reportedIn is what Envoys say in a reading, if it is believable.
+func reportedIn(r *signals.Reading) (signals.Reported, bool) {
+	n := r.Reported
+	window := n.To.Sub(n.From).Seconds()
+	ok := window > 0 && n.Done >= 0 && n.Failed >= 0 && (n.Done+n.Failed)/window <= maxRate &&
+		n.Claim >= 0 && n.Claim <= math.MaxFloat64 && n.To.Sub(r.To) <= n.SourceInterval
+	return n, ok
+}
+
 // compareReadings orders by time, and readings of the same time by what they say, so that the order
 // in which they came does not matter.
 func compareReadings(a, b *signals.Reading) int {
@@ -145,5 +173,13 @@ func compareReadings(a, b *signals.Reading) int {
 		a.To.Compare(b.To), b.From.Compare(a.From), cmp.Compare(a.Terms, b.Terms),
 		cmp.Compare(a.Done, b.Done), cmp.Compare(a.Failed, b.Failed), cmp.Compare(a.CPU, b.CPU),
 		cmp.Compare(a.InFlight, b.InFlight), cmp.Compare(a.P50, b.P50), cmp.Compare(a.P90, b.P90),
-		cmp.Compare(a.SourceInterval, b.SourceInterval), strings.Compare(a.Instance, b.Instance))
+		cmp.Compare(a.SourceInterval, b.SourceInterval), strings.Compare(a.Instance, b.Instance),
+		compareReported(a.Reported, b.Reported))
+}
+
+func compareReported(a, b signals.Reported) int {
+	return cmp.Or(
+		a.To.Compare(b.To), b.From.Compare(a.From), cmp.Compare(a.SourceInterval, b.SourceInterval),
+		cmp.Compare(a.Done, b.Done), cmp.Compare(a.Failed, b.Failed), cmp.Compare(a.Claim, b.Claim),
+		strings.Compare(strconv.FormatBool(a.All), strconv.FormatBool(b.All)))
 }

@@ -29,6 +29,7 @@ type event struct {
 var happenings = []string{
 	"slower", "faster", "join", "leave", "replace", "silent", "heard", "no-cpu", "restart", "load",
 	"failing", "hidden", "sheds", "multiplier", "base", "freeze", "unfreeze", "mode", "blend", "strategy", "clock",
+	"reports", "claims",
 }
 
 // drawScenario draws a history of up to 40 ticks. Only the happenings given occur, all if none are.
@@ -141,6 +142,10 @@ func (e event) apply(p *plant, number int) bool {
 	case "blend":
 		p.svc.Config.Blend = e.value
 		return true
+	case "reports":
+		p.reports = []string{"all", "some", ""}[e.which%3]
+	case "claims":
+		p.servers[at].claims = 10 * e.value
 	case "clock":
 		p.now = p.now.Add(time.Duration((e.value - 0.5) * float64(time.Hour)))
 	}

@@ -12,13 +12,13 @@ const (
 	speeds, enoughSpeeds = 30, 6
 	// speedEvery is how often one is taken.
 	speedEvery = 10 * time.Second
-	// fastest bounds a Speed: who takes more than twice as long as the median for the same CPU is taken
-	// to be hindered.
-	fastest = 0.7
+	// fastest bounds a Speed: who takes more than 3.3 times as long as the median for the same CPU is
+	// taken to be hindered.
+	fastest = 1.2
 )
 
 // Speed is b, how much slower an endpoint answers than the median when nothing hinders it: the 20th
-// percentile of 30 samples of ln(P50/median P50), within 0.7. A slower processor, or one core where
+// percentile of 30 samples of ln(P50/median P50), within 1.2. A slower processor, or one core where
 // others have more, makes every response longer without anything being wrong.
 //
 // One sample is taken every 10 s while the endpoint is as busy as others: one that is idle answers

@@ -17,7 +17,6 @@ const (
 // 15 s, then x - x0 halves every 30 s. Nothing is forgotten while too few endpoints are fresh: then it
 // is not the endpoint that fell silent but the metrics.
 func forgetStale(t *tick) {
-	t.judge()
 	keep := math.Exp2(-float64(Tick) / float64(staleHalfLife))
 	for i := range t.m.members {
 		if e := &t.m.members[i]; e.Measured && t.fading(e) {

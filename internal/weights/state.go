@@ -94,6 +94,7 @@ func (m *Machine) Restore(s MachineState, now time.Time) error {
 		}
 		restored.gone = append(restored.gone, gone{g.EndpointState, g.At})
 	}
+	restored.now = now
 	restored.setBack(now)
 	*m = restored
 	return nil

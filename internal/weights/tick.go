@@ -41,9 +41,6 @@ var learning = []stage{estimateCapacity, measurePressure, holdCeiling, trimError
 // damping follows every strategy.
 var damping = []stage{relative, clamp, blend, slew, snap}
 
-// maxReasons is how many Reasons one Decision can have.
-const maxReasons = 16
-
 // tick is one Step or Members call under way.
 type tick struct {
 	m       *Machine
@@ -74,8 +71,8 @@ type tick struct {
 	// total is the sum of the published integers.
 	total float64
 
-	log     []Reason // maxReasons for each member
-	reasons []int    // how many of them are used
+	log     []note // of all members, in the order of the stages
+	reasons []int  // how many of them are each member's
 
 	push  bool
 	cause string
@@ -87,12 +84,16 @@ func (t *tick) run(stages []stage) {
 	}
 }
 
+// note is a Reason of the Decision on a member.
+type note struct {
+	member int
+	Reason
+}
+
 // explain appends a Reason to member i's.
 func (t *tick) explain(i int, r Reason) {
-	if t.reasons[i] < maxReasons {
-		t.log[i*maxReasons+t.reasons[i]] = r
-		t.reasons[i]++
-	}
+	t.log = append(t.log, note{i, r})
+	t.reasons[i]++
 }
 
 // scale multiplies member i's weight by the Reason's factor and appends the Reason.
@@ -146,11 +147,9 @@ func (t *tick) decisions() Decisions {
 		Frozen: t.frozen, Overload: t.overload, Rejected: m.rejected,
 	}
 	mean := m.meanDamped()
-	reasons := make([]Reason, 0, t.told())
+	reasons := t.reasonsByMember()
 	for i := range m.members {
 		e := &m.members[i]
-		first := len(reasons)
-		reasons = append(reasons, t.log[i*maxReasons:i*maxReasons+t.reasons[i]]...)
 		out.Endpoints[i] = Decision{
 			Key:      signals.Key{Service: m.service, Address: e.Address},
 			State:    t.state(i),
@@ -162,19 +161,29 @@ func (t *tick) decisions() Decisions {
 			PublishedHealthScore:    e.HealthScore,
 			PublishedQPSDecayFactor: e.QPSDecayFactor,
 
-			Reasons: slices.Clip(reasons[first:]),
+			Reasons: slices.Clip(reasons[:t.reasons[i]]),
 		}
+		reasons = reasons[t.reasons[i]:]
 	}
 	return out
 }
 
-// told is the number of reasons of all members.
-func (t *tick) told() int {
-	n := 0
-	for _, reasons := range t.reasons {
-		n += reasons
+// reasonsByMember is the log sorted by member, in memory that the Decisions keep.
+func (t *tick) reasonsByMember() []Reason {
+	t.m.scratch.log = t.log
+	next := t.m.scratch.index[:0] // by member: where its next Reason goes
+	first := 0
+	for _, n := range t.reasons {
+		next = append(next, first)
+		first += n
 	}
-	return n
+	sorted := make([]Reason, len(t.log))
+	for i := range t.log {
+		n := &t.log[i]
+		sorted[next[n.member]] = n.Reason
+		next[n.member]++
+	}
+	return sorted
 }
 
 // score is e's health_score.

@@ -23,7 +23,8 @@ var update = flag.Bool("update", false, "rewrite the answers in testdata/*.txt")
 //	config KEY=VALUE...               mode, strategy, blend, slow-start, tilt, metadata
 //	load REQUESTS/S                   of the whole service
 //	endpoint ADDRESS KEY=VALUE...     joins or changes: capacity, base, multiplier, metrics, instance,
-//	                                  failing, hidden, sheds (see server)
+//	                                  failing, hidden, sheds, claims (see server)
+//	reports all | some                Envoys report what they see
 //	remove ADDRESS
 //	members                           tell the machine who is there
 //	run DURATION                      ticks; tells the pushes and when they came
@@ -111,6 +112,8 @@ func (p *plant) command(words []string) string {
 				s.failing = p.number(v)
 			case "hidden":
 				s.hidden = p.number(v)
+			case "claims":
+				s.claims = p.number(v)
 			case "sheds":
 				s.sheds = v == "yes"
 			case "metrics":
@@ -121,6 +124,8 @@ func (p *plant) command(words []string) string {
 				p.t.Fatalf("endpoint: no setting %q", k)
 			}
 		}
+	case "reports":
+		p.reports = argument
 	case "remove":
 		p.remove(argument)
 	case "members":

@@ -7,11 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
 var (
+	errTooFast  = status.Error(codes.Unavailable, "the control plane takes only so many streams in a second")
 	errDraining = status.Error(codes.Unavailable, "the control plane is shutting down")
 	errTooMany  = status.Error(codes.ResourceExhausted, "the control plane has as many streams as it may")
 )
@@ -22,6 +24,7 @@ const drainStep = 10 * time.Millisecond
 // streams bounds the open streams of a service, and ends them.
 type streams struct {
 	most int
+	rate *rate.Limiter // of new ones; nil for none
 
 	mu       sync.Mutex
 	draining bool
@@ -39,6 +42,8 @@ func (s *streams) admit(ctx context.Context) (context.Context, func(), error) {
 		return nil, nil, errDraining
 	case len(s.open) >= s.most:
 		return nil, nil, errTooMany
+	case s.rate != nil && !s.rate.Allow():
+		return nil, nil, errTooFast
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	if s.open == nil {

@@ -22,9 +22,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -36,6 +38,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"evenkeel.io/controlplane/internal/signals"
+	loadreports "evenkeel.io/controlplane/internal/signals/lrs"
 	"evenkeel.io/controlplane/internal/translate"
 )
 
@@ -384,4 +388,75 @@ func writeCertificates(t *testing.T, dir string) (tls.Certificate, *x509.CertPoo
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
 	return tls.Certificate{Certificate: [][]byte{serverDER}, PrivateKey: serverKey}, pool
+}
+
+// TestRealEnvoyReportsLoad: what an Envoy reports of two endpoints is, request for request, what they
+// served; it is asked when something is wanted and is silent before and after.
+func TestRealEnvoyReportsLoad(t *testing.T) {
+	var served [2]atomic.Int64
+	backend := func(i, status int) *httptest.Server {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			served[i].Add(1)
+			w.WriteHeader(status)
+		}))
+		t.Cleanup(s.Close)
+		return s
+	}
+	good, bad := backend(0, http.StatusNotFound), backend(1, http.StatusInternalServerError)
+	p, reports := startReporting(t)
+	e := startEnvoy(t, p.address, translate.BootstrapOptions{Fleet: fleet}, nil)
+	resources := e.configuration(good.URL, 1)
+	cla := resources[resource.EndpointType][0].(*endpointv3.ClusterLoadAssignment)
+	more := e.endpoint("shop/cart:80", bad.URL, 1).(*endpointv3.ClusterLoadAssignment)
+	cla.Endpoints[0].LbEndpoints = append(cla.Endpoints[0].LbEndpoints, more.Endpoints[0].LbEndpoints...)
+	cla.Endpoints[0].LoadBalancingWeight.Value = 2
+	p.set(fleet, "1", resources)
+	e.until("requests flow", func() bool {
+		resp, err := http.Get(e.http)
+		return err == nil && resp.Body.Close() == nil && served[0].Load() > 0
+	})
+	e.until("a load report stream", func() bool { return p.counter("evenkeel_xds_streams", lrs) == 1 })
+	if n := e.stat("load_reporter.requests"); n > 0 {
+		t.Errorf("%d requests for reports that nobody wants", n)
+	}
+
+	addresses := [2]string{strings.TrimPrefix(good.URL, "http://"), strings.TrimPrefix(bad.URL, "http://")}
+	want := loadreports.Spec{Service: "shop/cart:80", Fleets: []string{fleet}, Endpoints: addresses[:]}
+	reports.addresses = addresses
+	reports.SetTargets([]loadreports.Spec{want})
+	reports.until("an idle report", func(n [2]signals.Reported) bool { return n[0].All && n[1].All })
+	// A burst that two intervals share is counted twice or not at all where a turn falls between: another one.
+	match := func(n [2]signals.Reported) bool {
+		return n[0].Done == float64(served[0].Load()) && n[0].Failed == 0 && n[0].Issued == n[0].Done &&
+			n[1].Failed == float64(served[1].Load()) && n[1].Done == 0
+	}
+	for attempt := 0; ; attempt++ {
+		reports.until("silence", func(n [2]signals.Reported) bool { return n[0].Issued+n[1].Issued == 0 })
+		served[0].Store(0)
+		served[1].Store(0)
+		for range 60 {
+			if resp, err := http.Get(e.http); err == nil {
+				resp.Body.Close()
+			}
+		}
+		var got [2]signals.Reported
+		reports.until("the burst is reported", func(n [2]signals.Reported) bool { got = n; return n[0].Issued > 0 })
+		if match(got) {
+			break
+		}
+		if attempt == 5 {
+			t.Fatalf("%+v; served %d and %d", got, served[0].Load(), served[1].Load())
+		}
+	}
+
+	reports.SetTargets(nil)
+	e.until("it was told to stop", func() bool { return e.stat("load_reporter.requests") == 2 })
+	reports.SetTargets([]loadreports.Spec{want})
+	reports.until("reports again", func(n [2]signals.Reported) bool { return n[0].All })
+	if n := e.stat("cluster_manager.cluster_modified"); n > 0 {
+		t.Errorf("%d clusters were modified", n)
+	}
+	if n := e.stat("load_reporter.errors"); n > 0 {
+		t.Errorf("%d errors of the load reporter", n)
+	}
 }

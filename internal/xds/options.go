@@ -2,10 +2,13 @@ package xds
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"time"
 
+	loadv3 "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"evenkeel.io/controlplane/internal/snapshot"
@@ -34,6 +37,9 @@ type Options struct {
 	// Called as HasFleet is.
 	Lookup func(fleet string, t translate.Type, name string) (source string, ok bool)
 
+	// LoadReports serves load report streams; nil holds them in silence.
+	LoadReports LoadReports
+
 	// Log of connections, refusals and panics; nil is slog.Default().
 	Log *slog.Logger
 
@@ -43,6 +49,14 @@ type Options struct {
 	// MaxStreams bounds the ADS streams, and separately the load report streams, of the server; one
 	// more is refused with ResourceExhausted. Default 10,000.
 	MaxStreams int
+
+	// MaxNodeStreams bounds the ADS streams of one node; one more is refused with ResourceExhausted. A node
+	// that comes back before its old stream is known to be dead has two. Default 4.
+	MaxNodeStreams int
+
+	// StreamsPerSecond bounds how many streams are taken in a second, and in a burst; others are refused
+	// with Unavailable, and come back after a while. Default 500.
+	StreamsPerSecond int
 
 	// MaxNames bounds the names of one subscription; a stream that goes past it is closed with
 	// ResourceExhausted. Default 20,000.
@@ -64,6 +78,32 @@ type Options struct {
 	DrainTime time.Duration
 }
 
+// LoadReports is what load reports are for.
+type LoadReports interface {
+	// ServeLoadReports serves one stream until its client or ctx ends it. Messages for RecvMsg may decode
+	// themselves (selfDecoding in codec.go). It runs in the stream's own goroutine; a panic there ends
+	// the stream and nothing else.
+	ServeLoadReports(ctx context.Context, stream grpc.ServerStream) error
+}
+
+// silence is LoadReports that asks for none: an accepted stream keeps an Envoy whose bootstrap names a
+// load report server from trying again and again.
+type silence struct{}
+
+func (silence) ServeLoadReports(ctx context.Context, stream grpc.ServerStream) error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for stream.RecvMsg(&loadv3.LoadStatsRequest{}) == nil {
+		}
+	}()
+	select {
+	case <-ctx.Done():
+	case <-ended:
+	}
+	return nil
+}
+
 func (o Options) withDefaults(cache *snapshot.Cache) Options {
 	if o.HasFleet == nil {
 		o.HasFleet = func(fleet string) bool {
@@ -73,10 +113,15 @@ func (o Options) withDefaults(cache *snapshot.Cache) Options {
 	if o.Lookup == nil {
 		o.Lookup = func(string, translate.Type, string) (string, bool) { return "", false }
 	}
+	if o.LoadReports == nil {
+		o.LoadReports = silence{}
+	}
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
 	o.MaxStreams = cmp.Or(o.MaxStreams, 10_000)
+	o.MaxNodeStreams = cmp.Or(o.MaxNodeStreams, 4)
+	o.StreamsPerSecond = cmp.Or(o.StreamsPerSecond, 500)
 	o.MaxNames = cmp.Or(o.MaxNames, 20_000)
 	o.Wait = cmp.Or(o.Wait, 5*time.Second)
 	o.Retry = cmp.Or(o.Retry, 30*time.Second)

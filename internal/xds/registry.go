@@ -3,6 +3,8 @@ package xds
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"evenkeel.io/controlplane/internal/snapshot"
+	"evenkeel.io/controlplane/internal/translate"
 	"evenkeel.io/controlplane/internal/xds/session"
 )
 
@@ -29,11 +32,15 @@ type Registry struct {
 	selections   snapshot.Selections
 	changes      chan struct{}
 	nacks        nackRing
+	refusals     refusals
 	convergence  *convergence
 
 	mu      sync.Mutex
 	streams map[*adsStream]struct{}
+	nodes   map[nodeKey]int // how many streams each has that said who it is
 }
+
+type nodeKey struct{ id, fleet string }
 
 func newRegistry(cache *snapshot.Cache, opts Options) *Registry {
 	r := &Registry{
@@ -42,6 +49,7 @@ func newRegistry(cache *snapshot.Cache, opts Options) *Registry {
 		metrics: newMetrics(opts.Metrics),
 		changes: make(chan struct{}, 1),
 		streams: map[*adsStream]struct{}{},
+		nodes:   map[nodeKey]int{},
 	}
 	r.controlPlane, _ = proto.Marshal(&corev3.ControlPlane{Identifier: opts.Identifier}) // a string: cannot fail
 	r.convergence = &convergence{
@@ -100,6 +108,25 @@ func (r *Registry) Workers(fleet string) int {
 	return workers
 }
 
+// Connected says whether a node of that id has a stream in that fleet.
+func (r *Registry) Connected(id, fleet string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nodes[nodeKey{id, fleet}] > 0
+}
+
+// Subscribers are the nodes, id and fleet, that subscribe to the load assignment of that name, one for
+// each stream. Whether they are served it is not asked.
+func (r *Registry) Subscribers(assignment string) iter.Seq2[string, string] {
+	return func(yield func(id, fleet string) bool) {
+		for _, s := range r.list() {
+			if f, ok := s.subscriber(translate.EDS, assignment); ok && !yield(f.id, f.fleet) {
+				return
+			}
+		}
+	}
+}
+
 func (r *Registry) open(protocol string, wire grpc.ServerStream, end context.CancelCauseFunc) *adsStream {
 	s := &adsStream{registry: r, protocol: protocol, connectedAt: time.Now(), wire: wire, end: end}
 	s.session = session.New(session.Options{
@@ -115,17 +142,32 @@ func (r *Registry) open(protocol string, wire grpc.ServerStream, end context.Can
 
 func (r *Registry) close(s *adsStream) {
 	s.close()
+	f, ok := s.identity()
 	r.mu.Lock()
 	delete(r.streams, s)
+	if node := (nodeKey{f.id, f.fleet}); ok {
+		if r.nodes[node]--; r.nodes[node] == 0 {
+			delete(r.nodes, node)
+		}
+	}
 	r.mu.Unlock()
-	if f, ok := s.identity(); ok {
+	if ok {
 		r.opts.Log.Info("proxy disconnected", "node", f.id, "fleet", f.fleet)
 		r.changed()
 	}
 }
 
-// identified admits a stream whose node has said who it is; the stream is locked.
-func (r *Registry) identified(*adsStream) error { return nil }
+// identified admits a stream whose node has said who it is.
+func (r *Registry) identified(f facts) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	node := nodeKey{f.id, f.fleet}
+	if n := r.nodes[node]; n >= r.opts.MaxNodeStreams {
+		return fmt.Errorf("node %q of cluster %q: %d streams, expected no more; do several nodes share the id?", f.id, f.fleet, n)
+	}
+	r.nodes[node]++
+	return nil
+}
 
 func (r *Registry) list() []*adsStream {
 	r.mu.Lock()
@@ -137,6 +179,13 @@ func (s *adsStream) identity() (facts, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.facts, s.identified
+}
+
+// subscriber is the stream's node if it subscribes to the resource of that type and name.
+func (s *adsStream) subscriber(t translate.Type, name string) (facts, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.facts, s.identified && s.session.Wants(t, name)
 }
 
 func (s *adsStream) fleet() string {

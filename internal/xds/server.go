@@ -10,6 +10,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	loadv3 "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	"golang.org/x/time/rate"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -45,8 +46,8 @@ func NewServer(cache *snapshot.Cache, opts Options) *Server {
 		cache:    cache,
 		opts:     opts,
 		registry: newRegistry(cache, opts),
-		ads:      streams{most: opts.MaxStreams},
-		loads:    streams{most: opts.MaxStreams},
+		ads:      streams{most: opts.MaxStreams, rate: rate.NewLimiter(rate.Limit(opts.StreamsPerSecond), opts.StreamsPerSecond)},
+		loads:    streams{most: opts.MaxStreams, rate: rate.NewLimiter(rate.Limit(opts.StreamsPerSecond), opts.StreamsPerSecond)},
 	}
 }
 
@@ -195,8 +196,11 @@ func (s *Server) hold(ctx context.Context, bound *streams, protocol string, run 
 	ctx, release, err := bound.admit(ctx)
 	if err != nil {
 		reason := "streams"
-		if errors.Is(err, errDraining) {
+		switch {
+		case errors.Is(err, errDraining):
 			reason = "draining"
+		case errors.Is(err, errTooFast):
+			reason = "rate"
 		}
 		s.registry.metrics.refused.WithLabelValues(reason).Inc()
 		return err
@@ -214,9 +218,7 @@ func (s *Server) hold(ctx context.Context, bound *streams, protocol string, run 
 	return nil
 }
 
-// lrsService accepts load report streams and asks for no report: Envoy opens such a stream at start
-// where its bootstrap names a load report server, introduces itself, and sends nothing more until
-// it is told which clusters to report. An accepted stream keeps it from trying again and again.
+// lrsService is the load reporting service: Options.LoadReports within the bounds of this server.
 type lrsService struct {
 	loadv3.UnimplementedLoadReportingServiceServer
 	*Server
@@ -224,19 +226,6 @@ type lrsService struct {
 
 func (l lrsService) StreamLoadStats(str loadv3.LoadReportingService_StreamLoadStatsServer) error {
 	return l.hold(str.Context(), &l.loads, lrs, func(ctx context.Context) error {
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			for {
-				if _, err := str.Recv(); err != nil {
-					return
-				}
-			}
-		}()
-		select {
-		case <-ctx.Done():
-		case <-ended:
-		}
-		return nil
+		return l.opts.LoadReports.ServeLoadReports(ctx, str)
 	})
 }

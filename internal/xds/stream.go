@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,7 +71,7 @@ func (s *adsStream) identify(n *corev3.Node) error {
 		return s.refuse(codes.InvalidArgument, "bad_node", "%v", err)
 	}
 	s.facts = f
-	if err := s.registry.identified(s); err != nil {
+	if err := s.registry.identified(f); err != nil {
 		return s.refuse(codes.ResourceExhausted, "node_streams", "%v", err)
 	}
 	s.identified = true
@@ -85,18 +86,9 @@ func (s *adsStream) served() *snapshot.Snapshot { return s.registry.cache.Curren
 
 // receive takes a request.
 func (s *adsStream) receive(n *corev3.Node, req session.Request) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.identify(n); err != nil {
+	answer, err := s.take(n, req)
+	if err != nil {
 		return err
-	}
-	answer, err := s.session.Receive(time.Now(), req, s.served())
-	if v, ok := err.(*session.Violation); ok { //nolint:errorlint // never wrapped
-		code := codes.InvalidArgument
-		if v.TooMuch {
-			code = codes.ResourceExhausted
-		}
-		return s.refuse(code, v.Reason, "%s", v.Message)
 	}
 	switch {
 	case answer == nil:
@@ -108,6 +100,30 @@ func (s *adsStream) receive(n *corev3.Node, req session.Request) error {
 	}
 	return nil
 }
+
+// take is the part of receive that the stream is locked for.
+func (s *adsStream) take(n *corev3.Node, req session.Request) (*session.Answer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	if err := s.identify(n); err != nil {
+		return nil, err
+	}
+	answer, err := s.session.Receive(time.Now(), req, s.served())
+	if v, ok := err.(*session.Violation); ok { //nolint:errorlint // never wrapped
+		code := codes.InvalidArgument
+		if v.TooMuch {
+			code = codes.ResourceExhausted
+		}
+		return nil, s.refuse(code, v.Reason, "%s", v.Message)
+	}
+	return answer, nil
+}
+
+// errClosed ends what receives for a stream that has ended.
+var errClosed = status.Error(codes.Canceled, "the stream has ended")
 
 // wake has what is due sent.
 func (s *adsStream) wake() {
@@ -194,22 +210,30 @@ func (s *adsStream) close() {
 	}
 }
 
-// nacked records a refusal; the stream is locked.
+// nacked records a refusal, and finds out whose fault it is.
 func (s *adsStream) nacked(answer *session.Answer) {
 	reg := s.registry
+	f, _ := s.identity()
 	n := Nack{
-		At: time.Now(), Node: s.facts.id, Fleet: s.facts.fleet, Type: answer.Type, Nonce: answer.Nonce, Version: answer.Version,
+		At: time.Now(), Node: f.id, Fleet: f.fleet, Type: answer.Type, Nonce: answer.Nonce, Version: answer.Version,
 		Message: plain(answer.Refusal.Message, maxNackMessage),
 		Instead: instead(typeLabel(answer.Type), answer.Refusal),
 	}
-	if suspects := answer.Refusal.Suspects; len(suspects) > 0 {
-		n.Resource, n.Source = suspects[0].Name, suspects[0].Source
-		if source, ok := reg.opts.Lookup(n.Fleet, n.Type, n.Resource); ok {
-			n.Source = source
+	for i, suspect := range answer.Refusal.Suspects {
+		if i == 0 {
+			n.Resource, n.Source = suspect.Name, suspect.Source
+			if source, ok := reg.opts.Lookup(n.Fleet, n.Type, n.Resource); ok {
+				n.Source = source
+			}
+		}
+		if good := reg.judge(f, answer.Type, suspect); good != nil && i == 0 {
+			n.Instead = fmt.Sprintf("the whole fleet is served version %.12s of it again, which was accepted; none of its nodes took this one", good.Version)
 		}
 	}
 	n = reg.nacks.add(n)
+	s.mu.Lock()
 	s.lastNack = &n
+	s.mu.Unlock()
 
 	fleet := n.Fleet
 	if !reg.opts.HasFleet(fleet) {
@@ -238,18 +262,21 @@ func (s *adsStream) proxy(exists bool) (Proxy, bool) {
 		n := *s.lastNack
 		p.LastNack = &n
 	}
-	served := s.served()
+	served, quarantined := s.served(), s.registry.cache.Quarantined(s.facts.fleet)
 	for _, t := range translate.Types {
 		st := s.session.Status(t, served)
 		p.Types[t] = TypeState{
 			State: states[st.State], Version: st.Accepted, SentVersion: st.Sent, SentAt: st.SentAt, AckedAt: st.AcceptedAt,
 			Sent: st.Counts.Sent, Acked: st.Counts.Acked, Nacked: st.Counts.Nacked,
 		}
-		if !exists {
-			state := p.Types[t]
+		state := p.Types[t]
+		switch {
+		case !exists:
 			state.State = NoFleet
-			p.Types[t] = state
+		case state.State == Synced && slices.ContainsFunc(quarantined[t], func(name string) bool { return s.session.Wants(t, name) }):
+			state.State = Nacked // what it has is not what was meant
 		}
+		p.Types[t] = state
 	}
 	return p, true
 }

@@ -50,7 +50,7 @@ func (s *Session) Status(kind translate.Type, served *snapshot.Snapshot) Status 
 		st.State = Refused
 	case !sub.greeted && sub.wanted.Wildcard():
 		st.State = Pending
-	default:
+	case s.opts.Protocol == Delta || st.Accepted == "":
 		st.Accepted = to.Version()
 	}
 	return st
@@ -76,6 +76,12 @@ func (s *Session) Waiting() time.Time {
 		}
 	}
 	return oldest
+}
+
+// Wants says whether the client wants the resource of that type and name.
+func (s *Session) Wants(kind translate.Type, name string) bool {
+	sub := s.of(kind)
+	return sub != nil && sub.wanted.Wants(name)
 }
 
 // Held is the version that the client acknowledged of a resource, and the resource itself where it is

@@ -1,0 +1,106 @@
+package xds
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
+	"evenkeel.io/controlplane/internal/translate"
+)
+
+// endpointsOf is a client that has the endpoints of shop/cart:80 in the version that is served now.
+func (p *plane) endpointsOf(id string) *deltaClient {
+	p.t.Helper()
+	c := p.delta()
+	c.send(&discoveryv3.DeltaDiscoveryRequest{Node: node(id, fleet), TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"shop/cart:80"}})
+	c.ack(c.recv())
+	p.untilState(id, translate.EDS, Synced)
+	return c
+}
+
+// TestOneNodeDoesNotDecideForItsFleet: what one of three refuses is served to the others.
+func TestOneNodeDoesNotDecideForItsFleet(t *testing.T) {
+	p := startPlane(t, Options{})
+	p.set(fleet, "1", resourcesOf("shop/cart:80", 1))
+	var clients []*deltaClient
+	for i := range 3 {
+		clients = append(clients, p.endpointsOf(fmt.Sprint("envoy-", i)))
+	}
+	p.set(fleet, "2", resourcesOf("shop/cart:80", 2))
+	clients[0].nack(clients[0].recv(), `cluster_name: "shop/cart:80"`)
+	p.untilState("envoy-0", translate.EDS, Nacked)
+	for i, c := range clients[1:] {
+		c.ack(c.recv())
+		p.untilState(fmt.Sprint("envoy-", i+1), translate.EDS, Synced)
+	}
+	if n := p.Registry().Nacks(); len(n) != 1 || !strings.Contains(n[0].Instead, "the node keeps") {
+		t.Errorf("%+v", n)
+	}
+	if late := p.endpointsOf("envoy-late"); late == nil {
+		t.Error("a node that comes later is not served")
+	}
+	if got := p.cache.Current(fleet).Get(translate.EDS, "shop/cart:80").Version; got != p.labels["2"].Get(translate.EDS, "shop/cart:80").Version {
+		t.Error("the fleet is served something else")
+	}
+}
+
+// TestWhatNobodyTakesIsTakenBack: two refused it and nobody took it, so the fleet is served the version
+// before, nodes that come later too, until the resource changes.
+func TestWhatNobodyTakesIsTakenBack(t *testing.T) {
+	p := startPlane(t, Options{})
+	p.set(fleet, "1", resourcesOf("shop/cart:80", 1))
+	clients := []*deltaClient{p.endpointsOf("envoy-0"), p.endpointsOf("envoy-1"), p.endpointsOf("envoy-2")}
+	p.set(fleet, "2", resourcesOf("shop/cart:80", 2))
+	for _, c := range clients[:2] {
+		c.nack(c.recv(), `cluster_name: "shop/cart:80"`)
+	}
+	p.until("it is taken back", func() bool {
+		nacks := p.Registry().Nacks()
+		return len(nacks) > 0 && strings.Contains(nacks[0].Instead, "the whole fleet")
+	})
+	p.untilState("envoy-0", translate.EDS, Nacked)
+	before := p.labels["1"].Get(translate.EDS, "shop/cart:80").Version
+	late := p.delta()
+	late.send(&discoveryv3.DeltaDiscoveryRequest{Node: node("envoy-late", fleet), TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"shop/cart:80"}})
+	if got := late.recv(); got.GetResources()[0].GetVersion() != before {
+		t.Error("a node that comes later is served what nobody took")
+	}
+	p.set(fleet, "3", resourcesOf("shop/cart:80", 3))
+	clients[0].ack(clients[0].recv())
+	p.untilState("envoy-0", translate.EDS, Synced)
+}
+
+func TestStreamsOfANodeAreBounded(t *testing.T) {
+	p := startPlane(t, Options{MaxNodeStreams: 2})
+	for range 2 {
+		p.delta().send(&discoveryv3.DeltaDiscoveryRequest{Node: node("envoy-1", fleet), TypeUrl: resource.ClusterType})
+	}
+	p.until("two streams", func() bool { return len(p.Registry().Proxies()) == 2 })
+	c := p.delta()
+	c.send(&discoveryv3.DeltaDiscoveryRequest{Node: node("envoy-1", fleet), TypeUrl: resource.ClusterType})
+	if _, err := c.str.Recv(); err == nil || !strings.Contains(err.Error(), "share the id") {
+		t.Errorf("%v, want a refusal", err)
+	}
+	if got := p.counter("evenkeel_xds_refused_streams_total", "node_streams"); got != 1 {
+		t.Errorf("%v refused, want 1", got)
+	}
+}
+
+func TestNewStreamsAreTakenAtARate(t *testing.T) {
+	p := startPlane(t, Options{StreamsPerSecond: 3})
+	refused := 0
+	for i := range 20 {
+		c := p.delta()
+		c.send(&discoveryv3.DeltaDiscoveryRequest{Node: node(fmt.Sprint("envoy-", i), fleet), TypeUrl: resource.ClusterType})
+	}
+	p.until("most are refused", func() bool {
+		refused = int(p.counter("evenkeel_xds_refused_streams_total", "rate"))
+		return refused+len(p.Registry().Proxies()) == 20
+	})
+	if refused == 0 || refused == 20 {
+		t.Errorf("%d of 20 refused", refused)
+	}
+}
