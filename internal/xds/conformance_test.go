@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -76,6 +77,7 @@ type running struct {
 var servers = []server{
 	{"ours", startOurs, oursFails},
 	{"stock", startStock, stockFails},
+	{"dropin", startStockOverOurs, stockOverOursFails},
 }
 
 // oursFails are the rules that our server does not obey.
@@ -103,6 +105,13 @@ var stockFails = map[string]string{
 	"P24":                "control_plane is left to the callbacks",
 	"P27":                "every method is served to everyone",
 }
+
+// stockOverOursFails are those that its server does not obey over our cache.
+var stockOverOursFails = func() map[string]string {
+	fails := maps.Clone(stockFails)
+	delete(fails, "P17 sotw")
+	return fails
+}()
 
 // Reasons that go-control-plane's handlers and cache have in common with whatever is built on them.
 const (
@@ -134,7 +143,13 @@ func startOurs(t testing.TB) running {
 }
 
 func startStock(t testing.TB) running {
-	cache := cachev3.NewSnapshotCache(false, xds.FleetHash{}, nil)
+	return startStockOver(t, cachev3.NewSnapshotCache(false, xds.FleetHash{}, nil))
+}
+
+// startStockOverOurs is what somebody gets who puts our cache in place of the library's.
+func startStockOverOurs(t testing.TB) running { return startStockOver(t, newCache()) }
+
+func startStockOver(t testing.TB, cache cachev3.SnapshotCache) running {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := serverv3.NewServer(ctx, cache, nil)
 	g := grpc.NewServer()

@@ -74,13 +74,14 @@ func (c *convergence) look(now time.Time) {
 		return
 	}
 	nodes, synced := map[string]int{}, map[string]int{}
-	for _, p := range c.registry.Proxies() {
-		if c.pending[p.Fleet] == nil {
+	for _, s := range c.registry.list() {
+		fleet, settled, identified := s.progress()
+		if !identified || c.pending[fleet] == nil {
 			continue
 		}
-		nodes[p.Fleet]++
-		if p.synced() {
-			synced[p.Fleet]++
+		nodes[fleet]++
+		if settled {
+			synced[fleet]++
 		}
 	}
 	for fleet, ch := range c.pending {
@@ -98,19 +99,4 @@ func (c *convergence) look(now time.Time) {
 			delete(c.pending, fleet)
 		}
 	}
-}
-
-// synced reports whether the node has acknowledged all that it subscribed to.
-func (p Proxy) synced() bool {
-	subscribed := false
-	for _, t := range p.Types {
-		switch t.State {
-		case Synced:
-			subscribed = true
-		case NotSubscribed:
-		default:
-			return false
-		}
-	}
-	return subscribed
 }

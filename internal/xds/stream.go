@@ -247,6 +247,13 @@ func (s *adsStream) nacked(answer *session.Answer) {
 	reg.changed()
 }
 
+// progress says whether the stream's client has acknowledged all that it is to be served.
+func (s *adsStream) progress() (fleet string, settled, identified bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.facts.fleet, s.identified && s.session.Settled(s.served()), s.identified
+}
+
 // proxy is the stream as Registry shows it.
 func (s *adsStream) proxy(exists bool) (Proxy, bool) {
 	s.mu.Lock()

@@ -165,6 +165,9 @@ func (s *Session) dueNow(sub *subscription, to *snapshot.Table, t turn) content 
 	for name := range sub.held {
 		consider(name)
 	}
+	if len(c.told) == 0 && c.whole && !sub.base.Same(to) {
+		sub.settle(&flight{to: to, moment: s.moment}) // it has what it wants, or cannot be told better
+	}
 	return c
 }
 

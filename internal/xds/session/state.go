@@ -43,8 +43,8 @@ func (s *Session) Status(kind translate.Type, served *snapshot.Snapshot) Status 
 			st.Refused = append(st.Refused, name)
 		}
 	}
-	switch c := s.peek(sub, to); {
-	case sub.flight != nil, served == nil, !c.empty():
+	switch {
+	case sub.flight != nil, served == nil, s.pending(sub, to):
 		st.State = Pending
 	case len(st.Refused) > 0:
 		st.State = Refused
@@ -56,15 +56,38 @@ func (s *Session) Status(kind translate.Type, served *snapshot.Snapshot) Status 
 	return st
 }
 
-// peek is what is due, in whichever turn, without taking anything for tried.
-func (s *Session) peek(sub *subscription, to *snapshot.Table) content {
-	if sub.base.Same(to) && len(sub.held) == 0 && len(sub.groups) == 0 {
-		return content{}
+// pending says whether anything is due, in whichever turn.
+func (s *Session) pending(sub *subscription, to *snapshot.Table) bool {
+	switch {
+	case len(sub.groups) > 0:
+		return true
+	case sub.base.Same(to) && len(sub.held) == 0:
+		return false
 	}
-	if len(sub.groups) > 0 {
-		return content{told: map[string]*snapshot.Resource{"": nil}}
+	return !s.dueNow(sub, to, both).empty()
+}
+
+// Settled says whether the client acknowledged all that it asked for of what it is to be served; not so
+// one that asked for nothing.
+func (s *Session) Settled(served *snapshot.Snapshot) bool {
+	if served == nil || len(s.types) == 0 {
+		return false
 	}
-	return s.dueNow(sub, to, both)
+	for _, sub := range s.types {
+		if sub.kind == "" {
+			continue
+		}
+		to := served.Table(sub.kind)
+		if sub.flight != nil || s.pending(sub, to) || !sub.greeted && sub.wanted.Wildcard() {
+			return false
+		}
+		for name, p := range sub.parked {
+			if p.version == versionOf(sub.want(to, name)) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Waiting is since when the oldest response under way has had no answer, zero if none is.
