@@ -133,27 +133,23 @@ func (s *Session) answered(now time.Time, sub *subscription, req Request) *Answe
 // neither. Names that are asked for again are answered again. A first request that names nothing asks
 // for all there are (xDS protocol, "How the client specifies what resources to return").
 func (s *Session) selectDelta(sub *subscription, req Request, first bool, served *snapshot.Snapshot) {
-	wildcard := sub.wanted.Wildcard()
-	names := slices.Collect(sub.wanted.Names())
-	changed := first
-	if first && len(req.Subscribe) == 0 {
-		wildcard = true
+	if !first && len(req.Subscribe)+len(req.Unsubscribe) == 0 {
+		return
 	}
+	wildcard := sub.wanted.Wildcard() || first && len(req.Subscribe) == 0
+	names := slices.Collect(sub.wanted.Names())
 	var asked []string
 	for _, name := range req.Subscribe {
-		changed = true
 		if name == all {
 			wildcard, sub.greeted = true, false
 			continue
 		}
-		if at, found := slices.BinarySearch(names, name); !found {
-			names = slices.Insert(names, at, name)
-		}
 		asked = append(asked, name)
 	}
+	names = append(names, asked...)
 	var left []string
+	drop := map[string]bool{}
 	for _, name := range req.Unsubscribe {
-		changed = true
 		if name == all {
 			if wildcard {
 				wildcard = false
@@ -161,13 +157,15 @@ func (s *Session) selectDelta(sub *subscription, req Request, first bool, served
 			}
 			continue
 		}
-		if at, found := slices.BinarySearch(names, name); found {
-			names = slices.Delete(names, at, at+1)
-			left = append(left, name)
-		}
+		drop[name] = true
 	}
-	if !changed {
-		return
+	if len(drop) > 0 {
+		names = slices.DeleteFunc(names, func(name string) bool {
+			if drop[name] {
+				left = append(left, name)
+			}
+			return drop[name]
+		})
 	}
 	sub.wanted = s.opts.Select(wildcard, names)
 	if first {
