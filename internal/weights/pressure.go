@@ -23,6 +23,9 @@ const (
 	alike = 0.05
 )
 
+// lnStrong is ln of how much stronger strong is than mild.
+var lnStrong = math.Log(strong / mild)
+
 // Pressure is what response times say of one endpoint beside its CPU.
 type Pressure struct {
 	// Busy is the CPU of the last reading, 0 if that said nothing.
@@ -95,12 +98,21 @@ func (e *member) comparable() bool {
 
 // middle is the median of the endpoints whose last reading is fresh and informative.
 func (t *tick) middle() (middle, bool) {
-	anyone := func(*member) bool { return true }
-	median := func(of func(*member) bool, value func(*member) float64) float64 {
+	telling := t.m.scratch.telling[:0]
+	for i := range t.m.members {
+		if e := &t.m.members[i]; e.Busy > 0 && e.P50 > 0 && e.Load.fresh(t.now) && e.Latency.To.Equal(e.Load.To) {
+			telling = append(telling, e)
+		}
+	}
+	t.m.scratch.telling = telling
+	if len(telling) == 0 {
+		return middle{}, false
+	}
+	median := func(value func(*member) float64) float64 {
 		values := t.m.scratch.sorted[:0]
-		for i := range t.m.members {
-			if e := &t.m.members[i]; of(e) && e.Busy > 0 && e.P50 > 0 && e.Load.fresh(t.now) && e.Latency.To.Equal(e.Load.To) {
-				values = append(values, value(e))
+		for _, e := range telling {
+			if v := value(e); !math.IsNaN(v) {
+				values = append(values, v)
 			}
 		}
 		if len(values) == 0 {
@@ -108,37 +120,40 @@ func (t *tick) middle() (middle, bool) {
 		}
 		return lowerMedian(values)
 	}
-	mid := middle{cpu: median(anyone, func(e *member) float64 { return e.Busy })}
-	if math.IsNaN(mid.cpu) {
-		return middle{}, false
+	for _, e := range telling {
+		e.lnP50 = math.Log(e.P50.Seconds())
 	}
-	mid.lnP50 = median(anyone, func(e *member) float64 { return math.Log(e.P50.Seconds()) })
-	mid.lnSpeed = median(func(e *member) bool { return e.Speed.known() },
-		func(e *member) float64 { return math.Log(e.P50.Seconds()) - e.Speed.at(e.X) })
+	mid := middle{
+		cpu:   median(func(e *member) float64 { return e.Busy }),
+		lnP50: median(func(e *member) float64 { return e.lnP50 }),
+	}
+	mid.lnSpeed = median(func(e *member) float64 {
+		if !e.Speed.known() {
+			return math.NaN()
+		}
+		return e.lnP50 - e.Speed.at(e.X)
+	})
 	if math.IsNaN(mid.lnSpeed) {
 		mid.lnSpeed = mid.lnP50
 	}
 	for i := range t.m.members {
-		if e := &t.m.members[i]; e.reading != nil && e.comparable() && !e.Speed.known() {
+		if e := &t.m.members[i]; e.reading != nil && !e.Speed.known() && e.comparable() {
 			e.Speed.Value = clampSpeed(math.Log(e.P50.Seconds()) - mid.lnSpeed)
 		}
 	}
-	mid.lnWork = median(anyone, (*member).lnWork)
+	mid.lnWork = median(func(e *member) float64 { return math.Log(e.Busy) + e.lnP50 - e.Speed.at(e.X) })
 	return mid, true
-}
-
-// lnWork is ln kappa.
-func (e *member) lnWork() float64 {
-	return math.Log(e.Busy) + math.Log(e.P50.Seconds()) - e.Speed.at(e.X)
 }
 
 // press judges the reading, and learns from it.
 func (e *member) press(now time.Time, mid middle) {
 	r := e.reading
 	lnP50 := math.Log(r.P50.Seconds())
-	raw := math.Exp(lnP50 - mid.lnSpeed - e.Speed.at(e.X))
+	var raw float64
 	if e.Busy > 0 {
-		raw = math.Exp(e.lnWork()-mid.lnWork) / max(1, holds(e.Busy)/holds(mid.cpu))
+		raw = math.Exp(math.Log(e.Busy)+lnP50-e.Speed.at(e.X)-mid.lnWork) / max(1, holds(e.Busy)/holds(mid.cpu))
+	} else {
+		raw = math.Exp(lnP50 - mid.lnSpeed - e.Speed.at(e.X))
 	}
 	e.Ratio = raw
 	if raw < plain {
@@ -152,7 +167,10 @@ func (e *member) press(now time.Time, mid middle) {
 	copy(e.Seen[1:], e.Seen[:])
 	copy(e.SeenTo[1:], e.SeenTo[:])
 	e.Seen[0], e.SeenTo[0] = float32(raw), r.To.UnixMilli()
-	e.Sigma = min(1, max(0, math.Log(e.Ratio/mild)/math.Log(strong/mild)))
+	e.Sigma = 0
+	if e.Ratio > mild {
+		e.Sigma = min(1, math.Log(e.Ratio/mild)/lnStrong)
+	}
 	if !e.Speed.known() {
 		e.Sigma = min(e.Sigma, pressed)
 	}
