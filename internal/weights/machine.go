@@ -51,7 +51,6 @@ type member struct {
 	reading  *signals.Reading // accepted and new in this tick, or nil
 	since    time.Duration    // from the end of the reading before it to its end, 0 for the first
 	informed bool             // the reading tells of its capacity
-	lnP50    float64          // ln of P50 in seconds, while pressure is measured
 	counted  bool             // its requests are in Failures
 	bounded  bool             // load reports bound what it says that it completed
 	refused  string           // why the newest reading was refused
@@ -161,7 +160,8 @@ type scratch struct {
 	addresses, bases  []int      // the orders of endpoints and of members by these
 	whose             []int      // by number of a reading: the member that it was of
 	planned, spared   []float64
-	telling           []*member // whose last reading the middle is made of
+	telling           []int     // the members of whose last readings the middle is made
+	lnP50             []float64 // of these, in seconds
 }
 
 func (s *scratch) size(n int) {

@@ -98,50 +98,44 @@ func (e *member) comparable() bool {
 
 // middle is the median of the endpoints whose last reading is fresh and informative.
 func (t *tick) middle() (middle, bool) {
-	telling := t.m.scratch.telling[:0]
-	for i := range t.m.members {
-		if e := &t.m.members[i]; e.Busy > 0 && e.P50 > 0 && e.Load.fresh(t.now) && e.Latency.To.Equal(e.Load.To) {
-			telling = append(telling, e)
+	members := t.m.members
+	telling, lnP50 := t.m.scratch.telling[:0], t.m.scratch.lnP50[:0]
+	for i := range members {
+		if e := &members[i]; e.Busy > 0 && e.P50 > 0 && e.Load.fresh(t.now) && e.Latency.To.Equal(e.Load.To) {
+			telling, lnP50 = append(telling, i), append(lnP50, math.Log(e.P50.Seconds()))
 		}
 	}
-	t.m.scratch.telling = telling
+	t.m.scratch.telling, t.m.scratch.lnP50 = telling, lnP50
 	if len(telling) == 0 {
 		return middle{}, false
 	}
-	median := func(value func(*member) float64) float64 {
-		values := t.m.scratch.sorted[:0]
-		for _, e := range telling {
-			if v := value(e); !math.IsNaN(v) {
-				values = append(values, v)
-			}
+	values := t.m.scratch.sorted[:0]
+	for _, i := range telling {
+		values = append(values, members[i].Busy)
+	}
+	mid := middle{cpu: lowerMedian(values)}
+	mid.lnP50 = lowerMedian(append(values[:0], lnP50...))
+	values = values[:0]
+	for at, i := range telling {
+		if e := &members[i]; e.Speed.known() {
+			values = append(values, lnP50[at]-e.Speed.at(e.X))
 		}
-		if len(values) == 0 {
-			return math.NaN()
-		}
-		return lowerMedian(values)
 	}
-	for _, e := range telling {
-		e.lnP50 = math.Log(e.P50.Seconds())
+	mid.lnSpeed = mid.lnP50
+	if len(values) > 0 {
+		mid.lnSpeed = lowerMedian(values)
 	}
-	mid := middle{
-		cpu:   median(func(e *member) float64 { return e.Busy }),
-		lnP50: median(func(e *member) float64 { return e.lnP50 }),
-	}
-	mid.lnSpeed = median(func(e *member) float64 {
-		if !e.Speed.known() {
-			return math.NaN()
-		}
-		return e.lnP50 - e.Speed.at(e.X)
-	})
-	if math.IsNaN(mid.lnSpeed) {
-		mid.lnSpeed = mid.lnP50
-	}
-	for i := range t.m.members {
-		if e := &t.m.members[i]; e.reading != nil && !e.Speed.known() && e.comparable() {
+	for i := range members {
+		if e := &members[i]; e.reading != nil && !e.Speed.known() && e.comparable() {
 			e.Speed.Value = clampSpeed(math.Log(e.P50.Seconds()) - mid.lnSpeed)
 		}
 	}
-	mid.lnWork = median(func(e *member) float64 { return math.Log(e.Busy) + e.lnP50 - e.Speed.at(e.X) })
+	values = values[:0]
+	for at, i := range telling {
+		e := &members[i]
+		values = append(values, math.Log(e.Busy)+lnP50[at]-e.Speed.at(e.X))
+	}
+	mid.lnWork = lowerMedian(values)
 	return mid, true
 }
 
