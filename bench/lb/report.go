@@ -57,13 +57,25 @@ func printReport(out *strings.Builder, records []record, of []*study, plots []pl
 	}
 }
 
+// withoutFolders is a command with the names of files in place of their paths, which are of no use
+// elsewhere.
+func withoutFolders(command string) string {
+	words := strings.Fields(command)
+	for i, w := range words {
+		if filepath.IsAbs(w) {
+			words[i] = filepath.Base(w)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
 func printHow(out *strings.Builder, records []record) {
 	var commands []string
 	excluded := 0
 	first, last := records[0].Began, records[0].Began
 	for _, r := range records {
-		if !slices.Contains(commands, r.Made.Command) {
-			commands = append(commands, r.Made.Command)
+		if c := withoutFolders(r.Made.Command); !slices.Contains(commands, c) {
+			commands = append(commands, c)
 		}
 		if !r.Counted {
 			excluded++

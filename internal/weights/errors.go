@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"evenkeel.io/controlplane/internal/health"
 	"evenkeel.io/controlplane/internal/signals"
 )
 
@@ -17,6 +18,11 @@ const (
 	trimDoubling = 5 * time.Second
 	// emergency is the trim below which a weight falls as far as it must at once.
 	emergency = 0.7
+	// An endpoint counts as ejected when it is sent nothing in a window in which its share would be
+	// dueRequests, and at least ejectingFailures of its last requests failed, no longer ago than
+	// ejectedSince before the window.
+	dueRequests, ejectingFailures = 20, 3
+	ejectedSince                  = time.Minute
 )
 
 // judged is the window by which an endpoint's failures are judged.
@@ -49,6 +55,12 @@ func (e *member) judges() (judged, bool) {
 //
 //	down at once, for failures that overload does not explain: windows with any of it do not count
 //	up at most x2 in 5 s, and only when there are new successes
+//	to the floor when it failed and is sent nothing any more: Envoys have ejected it
+//
+// An Envoy ejects after five failures in a row, which are next to nothing beside the successes before.
+// When it takes the endpoint back after half a minute, idle as that is, it gives it more than its share
+// (LEAST_REQUEST), and notices its failures again a hundred requests later (measured on 1.40). At the
+// floor it is sent a few.
 //
 // An endpoint that fails fast looks idle, and would be sent ever more to fail. One that fails because
 // it has too much to do needs less to do, which is what its capacity is for; trimmed too it would pass
@@ -73,12 +85,38 @@ func trimErrors(t *tick) {
 		return
 	}
 	common := lowerMedian(shares)
+	perWeight := t.requestsPerWeight()
 	for i := range t.m.members {
 		e := &t.m.members[i]
-		if w, ok := e.judges(); ok && (e.counted || e.trim() < 1) {
+		w, ok := e.judges()
+		if ok && (e.counted || e.trim() < 1) {
 			e.trimTo(e.Failures.Trim(common), w)
 		}
+		if e.reading != nil {
+			if e.Ejected = ok && e.ejected(w, perWeight); e.Ejected {
+				e.Trim, e.TrimTo = health.TrimFloor, w.to
+			}
+		}
 	}
+}
+
+// requestsPerWeight is the requests/s that one unit of published weight gets.
+func (t *tick) requestsPerWeight() float64 {
+	rate := 0.0
+	for i := range t.m.members {
+		if e := &t.m.members[i]; e.Read.fresh(t.now) {
+			rate += e.RequestsPerSecond
+		}
+	}
+	return rate / max(1, t.m.total())
+}
+
+// ejected reports whether the endpoint is sent nothing though its weight asks for some, after failures.
+func (e *member) ejected(w judged, perWeight float64) bool {
+	due := perWeight * float64(e.Weight) * w.to.Sub(w.from).Seconds()
+	since := w.from.Sub(e.Failures.To)
+	return w.done+w.failed == 0 && e.RequestsPerSecond == 0 && due >= dueRequests &&
+		e.Failures.Failed >= ejectingFailures && since <= ejectedSince || e.Ejected && w.done+w.failed == 0
 }
 
 // noteOverload notes windows in which the endpoint had too much to do, if only in their newest part.
@@ -148,7 +186,7 @@ func applyErrors(t *tick) {
 		e := &t.m.members[i]
 		trim := e.trim()
 		silent := t.now.Sub(e.Failures.To) - e.Read.freshness() - staleHold
-		if trim < 1 && silent > 0 && t.frozen == "" {
+		if trim < 1 && silent > 0 && !e.Ejected && t.frozen == "" {
 			trim = math.Pow(trim, math.Exp2(-float64(silent)/float64(staleHalfLife)))
 		}
 		trims = append(trims, trim)
@@ -156,18 +194,26 @@ func applyErrors(t *tick) {
 	guarded := t.guardErrors(trims)
 	for i, trim := range trims {
 		e := &t.m.members[i]
-		failed := "of its requests failed"
-		if e.AsReported {
-			failed = "of its requests failed as Envoys saw it"
-		}
 		switch {
 		case e.Failures.To.IsZero() && !e.Read.To.IsZero():
 			t.explain(i, Reason{Term: "errors", Factor: 1, Text: "no-errors: it does not report which requests failed"})
-		case trim == 1:
-		case guarded:
-			t.scale(i, Reason{Term: "errors", Value: 100 * e.Failures.Share(), Unit: "%", Factor: trim, Text: failed + "; too many endpoints fail to spare all of them"})
-		default:
-			t.scale(i, Reason{Term: "errors", Value: 100 * e.Failures.Share(), Unit: "%", Factor: trim, Text: failed + ", more than others' do"})
+		case trim < 1:
+			t.scale(i, Reason{Term: "errors", Value: 100 * e.Failures.Share(), Unit: "%", Factor: trim, Text: e.whatFailed(guarded)})
 		}
 	}
+}
+
+// whatFailed is a text for the share of the failures.
+func (e *member) whatFailed(guarded bool) string {
+	switch {
+	case e.Ejected:
+		return "of its last requests failed, and Envoys send it none any more"
+	case e.AsReported && guarded:
+		return "of its requests failed as Envoys saw it; too many endpoints fail to spare all of them"
+	case e.AsReported:
+		return "of its requests failed as Envoys saw it, more than others' do"
+	case guarded:
+		return "of its requests failed; too many endpoints fail to spare all of them"
+	}
+	return "of its requests failed, more than others' do"
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +61,58 @@ func TestSinkhole(t *testing.T) {
 			t.Fatalf("a minute after its recovery it has %.2f of its share\n%s", w, p.last.Endpoints[victim].Describe())
 		}
 	})
+}
+
+// A server that Envoys ejected after a few failures is at the floor while they send it nothing, so that it
+// gets little when they take it back; and as soon as it serves again it has its share again in less than
+// a minute.
+func TestEjectedEndpointsComeBackSmall(t *testing.T) {
+	p := newPlant(t, 0)
+	for i := range 5 {
+		p.add(address(i), 100)
+		p.load += 60
+	}
+	p.members()
+	p.run(time.Minute)
+	victim := p.servers[2]
+	victim.failing = 0.1
+	p.run(Tick)
+	if e := p.m.State().Endpoints[2]; e.Trim != 0 && e.Trim <= health.TrimFloor {
+		t.Fatalf("a tenth of the requests of two seconds put it at the floor at once: %+v", e)
+	}
+	victim.failing, victim.ejected = 1, true
+	p.run(5 * Tick)
+	if d := p.last.Endpoints[2]; d.Computed > 1.5*health.TrimFloor || d.Weight > 30 {
+		t.Errorf("sent nothing since it failed, it has\n%s", d.Describe())
+	}
+	if text := p.last.Endpoints[2].Describe(); !strings.Contains(text, "Envoys send it none any more") {
+		t.Errorf("the reasons do not say so:\n%s", text)
+	}
+	p.run(time.Minute)
+	if d := p.last.Endpoints[2]; d.Weight > 30 {
+		t.Errorf("a minute without requests lifted it:\n%s", d.Describe())
+	}
+	victim.failing, victim.ejected = 0, false
+	p.run(time.Minute)
+	if d := p.last.Endpoints[2]; d.Computed < 0.9 {
+		t.Errorf("a minute after its recovery it has\n%s", d.Describe())
+	}
+}
+
+// Who is sent nothing and did not fail is no worse for it: nobody has said a word against it.
+func TestIdleIsNotEjected(t *testing.T) {
+	p := newPlant(t, 0)
+	for i := range 5 {
+		p.add(address(i), 100)
+		p.load += 60
+	}
+	p.members()
+	p.run(time.Minute)
+	p.servers[2].ejected = true
+	p.run(time.Minute)
+	if e := p.m.State().Endpoints[2]; e.Trim != 0 && e.Trim < 1 {
+		t.Errorf("it is trimmed to %v", e.Trim)
+	}
 }
 
 // A server that fails what it cannot serve is not trimmed for that, however suddenly it came to have too

@@ -160,6 +160,8 @@ type scratch struct {
 	addresses, bases  []int      // the orders of endpoints and of members by these
 	whose             []int      // by number of a reading: the member that it was of
 	planned, spared   []float64
+	telling           []int     // the members of whose last readings the middle is made
+	lnP50             []float64 // of these, in seconds
 }
 
 func (s *scratch) size(n int) {

@@ -54,6 +54,8 @@ type EndpointState struct {
 	LastX float64 `json:"lastX,omitempty"`
 	// AsReported: the Failures below are those that Envoys saw.
 	AsReported bool `json:"asReported,omitempty"`
+	// Ejected: it failed, and has been sent nothing since though its weight asks for some.
+	Ejected bool `json:"ejected,omitempty"`
 	// Suspect is the sign of a deviation that looked like a step, and SuspectTo the end of its window.
 	Suspect   int8      `json:"suspect,omitempty"`
 	SuspectTo time.Time `json:"suspectTo,omitzero"`
@@ -194,7 +196,7 @@ func (e *member) remember(was gone, now time.Time) {
 	e.X, e.LastX, e.Measured = was.X, was.LastX, was.Measured
 	e.P = min(maxVariance, was.P+drift*max(0, now.Sub(was.at).Seconds()))
 	e.Read, e.Load, e.Latency = was.Read, was.Load, was.Latency
-	e.Failures, e.AsReported, e.Trim, e.TrimTo = was.Failures, was.AsReported, was.Trim, was.TrimTo
+	e.Failures, e.AsReported, e.Ejected, e.Trim, e.TrimTo = was.Failures, was.AsReported, was.Ejected, was.Trim, was.TrimTo
 	e.CPU, e.OverloadTo = was.CPU, was.OverloadTo
 	e.Pressure, e.Ceiling = was.Pressure, was.Ceiling
 	e.ReadingInstance, e.Reference = was.ReadingInstance, was.Reference
@@ -207,7 +209,7 @@ func (e *member) restart(now time.Time) {
 	e.Load, e.Latency = Stamp{}, Stamp{}
 	e.P, e.Measured = priorVariance, false
 	e.Suspect, e.SuspectTo, e.StepTo = 0, time.Time{}, time.Time{}
-	e.Failures, e.AsReported, e.Trim, e.TrimTo = health.Failures{}, false, 0, time.Time{}
+	e.Failures, e.AsReported, e.Ejected, e.Trim, e.TrimTo = health.Failures{}, false, false, 0, time.Time{}
 	e.CPU, e.OverloadTo = [3]float32{}, time.Time{}
 	e.Pressure, e.Ceiling = Pressure{}, Ceiling{}
 	e.Reference = health.Reference{}

@@ -44,6 +44,7 @@ type server struct {
 	failing    float64 // part of the requests that fails at once, at no cost
 	hidden     float64 // how many times slower it is than its CPU shows; 0: 1
 	sheds      bool    // requests beyond its capacity fail; else they are not sent
+	ejected    bool    // it is sent nothing
 	metrics    string  // "on", "off", "no-cpu", "no-latency", "no-errors"
 	instance   string
 	claims     float64 // how many times as many requests as it completes it says that it did; 0: 1
@@ -143,6 +144,9 @@ func (p *plant) serve() {
 		}
 		if p.noise != nil {
 			rate *= math.Exp(0.1 * p.noise.NormFloat64())
+		}
+		if s.ejected {
+			rate = 0
 		}
 		failed := rate * s.failing
 		rate -= failed

@@ -23,6 +23,9 @@ const (
 	alike = 0.05
 )
 
+// lnStrong is ln of how much stronger strong is than mild.
+var lnStrong = math.Log(strong / mild)
+
 // Pressure is what response times say of one endpoint beside its CPU.
 type Pressure struct {
 	// Busy is the CPU of the last reading, 0 if that said nothing.
@@ -95,50 +98,56 @@ func (e *member) comparable() bool {
 
 // middle is the median of the endpoints whose last reading is fresh and informative.
 func (t *tick) middle() (middle, bool) {
-	anyone := func(*member) bool { return true }
-	median := func(of func(*member) bool, value func(*member) float64) float64 {
-		values := t.m.scratch.sorted[:0]
-		for i := range t.m.members {
-			if e := &t.m.members[i]; of(e) && e.Busy > 0 && e.P50 > 0 && e.Load.fresh(t.now) && e.Latency.To.Equal(e.Load.To) {
-				values = append(values, value(e))
-			}
+	members := t.m.members
+	telling, lnP50 := t.m.scratch.telling[:0], t.m.scratch.lnP50[:0]
+	for i := range members {
+		if e := &members[i]; e.Busy > 0 && e.P50 > 0 && e.Load.fresh(t.now) && e.Latency.To.Equal(e.Load.To) {
+			telling, lnP50 = append(telling, i), append(lnP50, math.Log(e.P50.Seconds()))
 		}
-		if len(values) == 0 {
-			return math.NaN()
-		}
-		return lowerMedian(values)
 	}
-	mid := middle{cpu: median(anyone, func(e *member) float64 { return e.Busy })}
-	if math.IsNaN(mid.cpu) {
+	t.m.scratch.telling, t.m.scratch.lnP50 = telling, lnP50
+	if len(telling) == 0 {
 		return middle{}, false
 	}
-	mid.lnP50 = median(anyone, func(e *member) float64 { return math.Log(e.P50.Seconds()) })
-	mid.lnSpeed = median(func(e *member) bool { return e.Speed.known() },
-		func(e *member) float64 { return math.Log(e.P50.Seconds()) - e.Speed.at(e.X) })
-	if math.IsNaN(mid.lnSpeed) {
-		mid.lnSpeed = mid.lnP50
+	values := t.m.scratch.sorted[:0]
+	for _, i := range telling {
+		values = append(values, members[i].Busy)
 	}
-	for i := range t.m.members {
-		if e := &t.m.members[i]; e.reading != nil && e.comparable() && !e.Speed.known() {
+	mid := middle{cpu: lowerMedian(values)}
+	mid.lnP50 = lowerMedian(append(values[:0], lnP50...))
+	values = values[:0]
+	for at, i := range telling {
+		if e := &members[i]; e.Speed.known() {
+			values = append(values, lnP50[at]-e.Speed.at(e.X))
+		}
+	}
+	mid.lnSpeed = mid.lnP50
+	if len(values) > 0 {
+		mid.lnSpeed = lowerMedian(values)
+	}
+	for i := range members {
+		if e := &members[i]; e.reading != nil && !e.Speed.known() && e.comparable() {
 			e.Speed.Value = clampSpeed(math.Log(e.P50.Seconds()) - mid.lnSpeed)
 		}
 	}
-	mid.lnWork = median(anyone, (*member).lnWork)
+	values = values[:0]
+	for at, i := range telling {
+		e := &members[i]
+		values = append(values, math.Log(e.Busy)+lnP50[at]-e.Speed.at(e.X))
+	}
+	mid.lnWork = lowerMedian(values)
 	return mid, true
-}
-
-// lnWork is ln kappa.
-func (e *member) lnWork() float64 {
-	return math.Log(e.Busy) + math.Log(e.P50.Seconds()) - e.Speed.at(e.X)
 }
 
 // press judges the reading, and learns from it.
 func (e *member) press(now time.Time, mid middle) {
 	r := e.reading
 	lnP50 := math.Log(r.P50.Seconds())
-	raw := math.Exp(lnP50 - mid.lnSpeed - e.Speed.at(e.X))
+	var raw float64
 	if e.Busy > 0 {
-		raw = math.Exp(e.lnWork()-mid.lnWork) / max(1, holds(e.Busy)/holds(mid.cpu))
+		raw = math.Exp(math.Log(e.Busy)+lnP50-e.Speed.at(e.X)-mid.lnWork) / max(1, holds(e.Busy)/holds(mid.cpu))
+	} else {
+		raw = math.Exp(lnP50 - mid.lnSpeed - e.Speed.at(e.X))
 	}
 	e.Ratio = raw
 	if raw < plain {
@@ -152,7 +161,10 @@ func (e *member) press(now time.Time, mid middle) {
 	copy(e.Seen[1:], e.Seen[:])
 	copy(e.SeenTo[1:], e.SeenTo[:])
 	e.Seen[0], e.SeenTo[0] = float32(raw), r.To.UnixMilli()
-	e.Sigma = min(1, max(0, math.Log(e.Ratio/mild)/math.Log(strong/mild)))
+	e.Sigma = 0
+	if e.Ratio > mild {
+		e.Sigma = min(1, math.Log(e.Ratio/mild)/lnStrong)
+	}
 	if !e.Speed.known() {
 		e.Sigma = min(e.Sigma, pressed)
 	}

@@ -134,8 +134,10 @@ func (t *tick) news() string {
 		if e.Warming && t.ss[i] == 1 && now != e.Weight && warm == "" {
 			warm = e.Address
 		}
-		if d := math.Log(float64(now) / float64(e.Weight)); math.Abs(d) > math.Abs(worst) {
-			worst, at = d, i
+		if now != e.Weight {
+			if d := math.Log(float64(now) / float64(e.Weight)); math.Abs(d) > math.Abs(worst) {
+				worst, at = d, i
+			}
 		}
 		before += float64(e.Weight)
 		after += float64(now)
@@ -170,8 +172,10 @@ func (t *tick) news() string {
 	if moved > shareMoved {
 		return fmt.Sprintf("routine: %.0f%% of the traffic", 100*moved)
 	}
-	if moved := t.decayMove(); t.cfg.Metadata && t.frozen == "" && math.Abs(moved) >= decayMoved-negligible {
-		return fmt.Sprintf("qps_decay_factor %+.2f", moved)
+	if t.cfg.Metadata && t.frozen == "" {
+		if moved := t.decayMove(); math.Abs(moved) >= decayMoved-negligible {
+			return fmt.Sprintf("qps_decay_factor %+.2f", moved)
+		}
 	}
 	return ""
 }

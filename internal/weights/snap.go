@@ -78,12 +78,13 @@ func (t *tick) maySnap() bool {
 
 // spread is the largest |ln w - mean ln w|, and whose it is.
 func (t *tick) spread() (worst float64, at int) {
-	sum := 0.0
+	logs, sum := t.m.scratch.sorted[:0], 0.0
 	for i := range t.m.members {
-		sum += math.Log(t.m.members[i].Damped)
+		ln := math.Log(t.m.members[i].Damped)
+		logs, sum = append(logs, ln), sum+ln
 	}
-	for i := range t.m.members {
-		if d := math.Abs(math.Log(t.m.members[i].Damped) - sum/float64(len(t.m.members))); d > worst {
+	for i, ln := range logs {
+		if d := math.Abs(ln - sum/float64(len(logs))); d > worst {
 			worst, at = d, i
 		}
 	}
