@@ -33,11 +33,12 @@ var edges = map[string][]string{
 	"internal/signals/promapi": {"api/v1alpha1", "internal/signals"},
 	"internal/signals/lrs":     {"internal/signals"},
 
-	"internal/translate": {"api/v1alpha1", "internal/catalog", "internal/re2", "internal/source", "internal/weights"},
-	"internal/snapshot":  {"internal/re2", "internal/translate"},
-	"internal/xds":       {"internal/snapshot", "internal/translate"},
-	"internal/status":    {"internal/catalog", "internal/source", "internal/translate", "internal/weights", "internal/xds"},
-	"internal/lastgood":  {"internal/weights", "internal/snapshot"},
+	"internal/translate":   {"api/v1alpha1", "internal/catalog", "internal/re2", "internal/source", "internal/weights"},
+	"internal/snapshot":    {"internal/re2", "internal/translate"},
+	"internal/xds":         {"internal/snapshot", "internal/translate", "internal/xds/session"},
+	"internal/xds/session": {"internal/snapshot", "internal/translate"},
+	"internal/status":      {"internal/catalog", "internal/source", "internal/translate", "internal/weights", "internal/xds"},
+	"internal/lastgood":    {"internal/weights", "internal/snapshot"},
 	"internal/pipeline": {"api/v1alpha1", "internal/catalog", "internal/lastgood", "internal/signals", "internal/signals/lrs", "internal/signals/promapi", "internal/signals/scrape",
 		"internal/snapshot", "internal/source", "internal/translate", "internal/weights", "internal/xds"},
 	"internal/admin": {"api/v1alpha1", "internal/catalog", "internal/signals", "internal/snapshot",
@@ -45,7 +46,7 @@ var edges = map[string][]string{
 }
 
 // pure rooms are functions of their arguments and a given now.
-var pure = []string{"internal/catalog", "internal/weights", "internal/health", "internal/translate", "internal/status", "internal/source/admit"}
+var pure = []string{"internal/catalog", "internal/weights", "internal/health", "internal/translate", "internal/status", "internal/source/admit", "internal/xds/session"}
 
 // impure is what a pure room may not import.
 var impure = []string{"sync", "sync/atomic", "net", "net/http", "os", "context", "math/rand", "math/rand/v2"}

@@ -1,7 +1,7 @@
-// Package xds is the gRPC side: delta and state-of-the-world ADS over a go-control-plane cache, the
-// registry of connected nodes with what each was sent, acknowledged and refused, the parking of
-// refused versions, and the limits of a stream. It serves what snapshot made and decides nothing
-// about its content.
+// Package xds is the gRPC side: delta and state-of-the-world ADS over a snapshot.Cache, the registry of
+// connected nodes with what each was sent, acknowledged and refused, whose fault a refusal is, load report
+// streams, and the limits of a stream. It serves what snapshot made and decides nothing about its content.
+// What one client is to be sent next is decided in xds/session.
 package xds
 
 import (
