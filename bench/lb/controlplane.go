@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -52,7 +53,7 @@ func controlPlane(policy ...string) func(context.Context, rig) (*running, error)
 			return nil, err
 		}
 		c := &controlled{stack: stack}
-		return &running{stop: stack.Stop, pushes: c.pushes, kill: c.kill, revive: c.revive}, nil
+		return &running{stop: stack.Stop, pushes: c.pushes, weights: c.weights, kill: c.kill, revive: c.revive}, nil
 	}
 }
 
@@ -84,6 +85,30 @@ func (c *controlled) pushesSoFar(ctx context.Context) (float64, error) {
 		sum += m.GetCounter().GetValue()
 	}
 	return sum, nil
+}
+
+// weights are the updates of weights that the control plane remembers, the newest first.
+func (c *controlled) weights(ctx context.Context) ([]published, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return nil, errors.New("the control plane is dead")
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.stack.AdminURL+"/history?service=lb/servers:80", nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	var history struct{ Pushes []published }
+	if err := json.NewDecoder(http.MaxBytesReader(nil, response.Body, maxMetricsPage)).Decode(&history); err != nil {
+		return nil, fmt.Errorf("/history: %s: %w", response.Status, err)
+	}
+	return history.Pushes, nil
 }
 
 // kill ends the control plane without warning.

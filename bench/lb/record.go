@@ -40,6 +40,9 @@ type record struct {
 	// Utilisation of each server, 0 to 1, and the requests it got, in each second of the window.
 	Utilisation [][]ratio  `json:"utilisation"`
 	Arrivals    [][]uint64 `json:"arrivals"`
+	// Weights are the part of all that each server's published weight was in each second of the window;
+	// missing where that is not known.
+	Weights [][]ratio `json:"weights,omitempty"`
 	// FaultAt is when the fault begins, since the start of the window; 0: there is none.
 	FaultAt time.Duration `json:"faultAtNs,omitempty"`
 

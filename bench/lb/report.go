@@ -127,9 +127,10 @@ What the columns say, per arm over its runs:
 - p99 of ours / theirs: geometric mean of the ratios of runs of the same repetition, and the interval that covers it in
   nine of ten such measurements (Student's t on the logarithms). Below 1 ours is faster.
 - goodput: answers with 2xx within %s, of all requests of all runs; errors: other answers and lost connections.
-- settled: from the fault until the servers that lose traffic by it together get what they get in the last 15 s, to 15 %%
-  and for good. It goes by their share of the requests per second, the mean over 3 s, since weights cannot be seen of
-  every arm. Median of the runs; missing where no server loses a sixth of its share.
+- settled: from the fault until the servers that lose traffic by it together have what they have in the last 15 s, to
+  15 %% and for good. It goes by the weights that were published, or for arms whose weights cannot be seen (and where
+  they were not recorded) by shares of the requests per second, the mean over 3 s, which vary by some 6 %% for counting
+  alone. Median of the runs; missing where no server loses a sixth of its share.
 - pushes/min: weight updates that Envoys were sent. machine: the share of it that was busy.
 
 %d of %d runs do not count, because the machine was too busy to trust their latencies. Figures are rounded after they

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,6 +112,7 @@ func (r *runner) measure(ctx context.Context, s scenario, a arm, dir, state stri
 	if err := into.watch(ctx, s, stage{servers: servers, arm: at}); err != nil {
 		return err
 	}
+	into.Weights = weightsOf(ctx, at, servers, time.Now().Add(-into.Window), int(into.Window/time.Second))
 	machineNow, err := demo.ReadMachineTime()
 	if err != nil {
 		return err
@@ -199,6 +201,36 @@ func (r *record) take(report demo.Report) {
 			r.Latency.add(s.Latency)
 		}
 	}
+}
+
+// weightsOf are the shares of the servers' weights in each second from a time on, nil where they are not
+// known, or not for all of that time.
+func weightsOf(ctx context.Context, at *running, servers demo.Fleet, from time.Time, seconds int) [][]ratio {
+	if at.weights == nil {
+		return nil
+	}
+	updates, err := at.weights(ctx)
+	if err != nil {
+		return nil
+	}
+	var all [][]ratio
+	for second := range seconds {
+		then := from.Add(time.Duration(second) * time.Second)
+		i := slices.IndexFunc(updates, func(p published) bool { return !p.At.After(then) })
+		if i < 0 {
+			return nil
+		}
+		shares, sum := make([]ratio, len(servers)), ratio(0)
+		for j, s := range servers {
+			shares[j] = ratio(updates[i].Weights[s.Address().String()])
+			sum += shares[j]
+		}
+		for j := range shares {
+			shares[j] /= max(1, sum)
+		}
+		all = append(all, shares)
+	}
+	return all
 }
 
 // pushesOf is nil where nobody knows.

@@ -93,6 +93,22 @@ func TestSettling(t *testing.T) {
 	}
 }
 
+// TestSettledGoesByWeightsWhereTheyAreKnown: requests that never rest do not matter then.
+func TestSettledGoesByWeightsWhereTheyAreKnown(t *testing.T) {
+	r := &record{FaultAt: 5 * time.Second}
+	for s := range 40 {
+		r.Arrivals = append(r.Arrivals, []uint64{uint64(100 - 50*(s%2)), 100})
+		share := ratio(0.5)
+		if s >= 9 {
+			share = 0.2
+		}
+		r.Weights = append(r.Weights, []ratio{share, 1 - share})
+	}
+	if got := r.settled(); got != 4 {
+		t.Errorf("%v s, want 4", got)
+	}
+}
+
 func TestHistogramQuantiles(t *testing.T) {
 	var h histogram
 	for ms := 1; ms <= 1000; ms++ {

@@ -79,12 +79,19 @@ type arm struct {
 	start func(context.Context, rig) (*running, error)
 }
 
-// running is an arm at work. pushes, kill and revive are nil where there is no control plane.
+// running is an arm at work. What is about a control plane is nil where there is none of ours.
 type running struct {
-	stop   func()
-	pushes func(context.Context) (float64, error) // weight updates sent since its start
-	kill   func() error                           // SIGKILL to the control plane, by its pid
-	revive func(context.Context) error            // started again, on the same state
+	stop    func()
+	pushes  func(context.Context) (float64, error)     // weight updates sent since its start
+	weights func(context.Context) ([]published, error) // those updates, the last 64, the newest first
+	kill    func() error                               // SIGKILL to the control plane, by its pid
+	revive  func(context.Context) error                // started again, on the same state
+}
+
+// published is what was sent in one weight update.
+type published struct {
+	At      time.Time         `json:"at"`
+	Weights map[string]uint32 `json:"weights"` // by address
 }
 
 // scenario is what happens in the window. Everything before it is quiet.

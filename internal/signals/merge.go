@@ -41,12 +41,14 @@ func (r Reported) Fresh(now time.Time) bool {
 //	failed                     load reports, if All    -                                   the page, load reports
 //	in flight                  the page                -                                   load reports
 //
-// Done and in flight are load reports' where no page is fresh, failures also where the page has none. The numerator and the denominator of one ratio are of one source and window: the requests that CPU was
-// used for are those that the page counts, and the requests that failures are a part of are those that
-// the same reports count. Load reports are about the Envoys that sent them. Unless these are all there
-// are they bound nothing: what others send would make an endpoint look as if it lied. Failures are
-// Envoy's to tell because it sees those that an endpoint does not count or does not admit, and requests
-// that never reached it.
+// Done and in flight are load reports' where no page is fresh, failures also where the page has none.
+//
+// The numerator and the denominator of one ratio are of one source and window: the requests that CPU was
+// used for are those that the page counts, and the requests that failures are a part of are those that the
+// same reports count. Load reports are about the Envoys that sent them. Unless these are all there are they
+// bound nothing: what others send would make an endpoint look as if it lied. Failures are Envoy's to tell
+// because it sees those that an endpoint does not count or does not admit, and requests that never reached
+// it.
 //
 // Load reports come up to two intervals after what they tell of, and in a window of their own. Done is
 // therefore held against them by Claim, which compares the same time, long enough past: while load rises

@@ -15,8 +15,8 @@ import (
 )
 
 // A server that begins to fail all requests at once, at 50 requests/s each, is at the floor within two
-// ticks: it has a fiftieth of the mean, or of its capacity's share, whatever the others are. A minute after its recovery it
-// has 90 % of it back.
+// ticks: it has a fiftieth of the mean, or of its capacity's share, whatever the others are. A minute after
+// its recovery it has 90 % of it back.
 func TestSinkhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := newPlant(t, 0)

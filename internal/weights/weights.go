@@ -136,8 +136,9 @@ type Decision struct {
 
 // Reason is one stage of a Decision.
 type Reason struct {
-	// Term is the stage: "base", "capacity", "pressure", "ceiling", "max-ratio", "slow-start", "multiplier", "tilt", "errors", "overload",
-	// "mean", "clamp", "blend", "slew", "snap", "freeze"; with RTT "rtt" and "health".
+	// Term is the stage: "base", "refused" (a reading), "capacity", "pressure", "ceiling", "max-ratio",
+	// "slow-start", "multiplier", "tilt", "errors", "overload", "mean", "clamp", "blend", "slew", "hold",
+	// "snap", "freeze"; with RTT "rtt" and "health".
 	Term string
 	// Value and Unit are the quantity that decided.
 	Value float64
