@@ -79,8 +79,15 @@ func (s *Session) Next(now time.Time, served *snapshot.Snapshot) (_ *Response, w
 				later(d)
 			}
 		}
+		var only func(string) bool
+		if o.kind == translate.EDS {
+			var left time.Duration
+			if only, left = s.warming(now); only != nil {
+				later(left)
+			}
+		}
 		to := served.Table(o.kind)
-		c := s.due(sub, to, o.turn)
+		c := s.due(sub, to, o.turn, only)
 		if c.empty() && (o.turn == departures || sub.greeted || !sub.wanted.Wildcard()) {
 			continue
 		}
@@ -89,13 +96,36 @@ func (s *Session) Next(now time.Time, served *snapshot.Snapshot) (_ *Response, w
 	return nil, wait
 }
 
+// warming says which load assignments may be sent while clusters are not acknowledged: those of these
+// clusters; nil for all. An Envoy that refuses one assignment ends the wait of every cluster that is
+// warming, without hosts, and answers 503 for it until it gets them again: what might be refused waits.
+func (s *Session) warming(now time.Time) (only func(name string) bool, left time.Duration) {
+	clusters := s.of(translate.CDS)
+	if clusters == nil || clusters.flight == nil {
+		return nil, 0
+	}
+	if left = clusters.flight.at.Add(s.opts.Wait).Sub(now); left <= 0 {
+		return nil, 0
+	}
+	names := map[string]bool{}
+	for cluster := range clusters.flight.resources() {
+		for _, name := range cluster.Refs[translate.EDS] {
+			names[name] = true
+		}
+	}
+	return func(name string) bool { return names[name] }, left
+}
+
 // waits says whether this turn has to wait for an acknowledgement of another type, and for how long at
-// most: listeners and routes for the clusters that they may name, clusters that leave for the routes.
+// most: listeners and routes for the clusters that they may name, clusters that leave for the routes, and
+// clusters that change for load assignments, which might be refused while they warm.
 // A client that does not answer waits no longer than Options.Wait; one that refused the routes keeps
 // the clusters for as long as it does.
 func (s *Session) waits(now time.Time, kind translate.Type, t turn) (bool, time.Duration) {
 	var before []translate.Type
 	switch {
+	case kind == translate.CDS && t == arrivals:
+		before = []translate.Type{translate.EDS}
 	case kind == translate.LDS, kind == translate.RDS:
 		before = []translate.Type{translate.CDS}
 	case t == departures && (kind == translate.CDS || kind == translate.EDS):
@@ -119,19 +149,19 @@ func (s *Session) waits(now time.Time, kind translate.Type, t turn) (bool, time.
 	return false, 0
 }
 
-// due is what there is to say to the client in this turn.
-func (s *Session) due(sub *subscription, to *snapshot.Table, t turn) content {
+// due is what there is to say to the client in this turn, of the names in only, nil for all.
+func (s *Session) due(sub *subscription, to *snapshot.Table, t turn, only func(string) bool) content {
 	for {
-		c := s.dueNow(sub, to, t)
-		if len(sub.groups) == 0 || !c.empty() || t&arrivals == 0 {
+		c := s.dueNow(sub, to, t, only)
+		if len(sub.groups) == 0 || !c.empty() || t&arrivals == 0 || only != nil {
 			return c
 		}
 		sub.groups = sub.groups[1:] // of these nothing is due any more
 	}
 }
 
-func (s *Session) dueNow(sub *subscription, to *snapshot.Table, t turn) content {
-	if len(sub.held) == 0 && len(sub.parked) == 0 && len(sub.groups) == 0 && s.opts.Protocol == Delta {
+func (s *Session) dueNow(sub *subscription, to *snapshot.Table, t turn, only func(string) bool) content {
+	if only == nil && len(sub.held) == 0 && len(sub.parked) == 0 && len(sub.groups) == 0 && s.opts.Protocol == Delta {
 		u := to.Update(sub.base, sub.wanted)
 		switch {
 		case len(u.Resources)+len(u.Removed) == 0:
@@ -149,6 +179,8 @@ func (s *Session) dueNow(sub *subscription, to *snapshot.Table, t turn) content 
 		has, want := sub.has(name), sub.want(to, name)
 		switch {
 		case !has.owed && has.version == versionOf(want):
+		case only != nil && !only(name):
+			c.whole = false
 		case sub.withheld(name, versionOf(want)):
 			c.whole = false
 		case t == arrivals && want == nil && !has.owed, t == departures && (want != nil || has.owed):

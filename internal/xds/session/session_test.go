@@ -146,11 +146,29 @@ func TestAClientThatRefusesEverythingIsLeftAlone(t *testing.T) {
 	}
 }
 
+// TestOtherEndpointsWaitWhileClustersWarm: refused, they would end the warming without hosts.
+func TestOtherEndpointsWaitWhileClustersWarm(t *testing.T) {
+	cache := newCache()
+	c := envoy(t, world{map[string]int{"x": 1}, map[string]int{"x": 1, "y": 1}, nil}.snapshot(t, cache), "x", "y")
+	c.served = world{map[string]int{"x": 2}, map[string]int{"x": 1, "y": 2}, nil}.snapshot(t, cache)
+	expect(t, c.settle(), "cds x", "eds x,y")
+
+	c.served = world{map[string]int{"x": 3}, map[string]int{"x": 1, "y": 3}, nil}.snapshot(t, cache)
+	cds, _ := c.next()
+	eds, _ := c.next()
+	c.take(eds)
+	if r, ok := c.next(); ok || len(eds.has) != 1 {
+		t.Fatalf("%v, then %v before the cluster is acknowledged", eds, r)
+	}
+	c.take(cds)
+	expect(t, c.settle(), "eds y")
+}
+
 // TestARefusalOfEndpointsRescuesWarmingClusters: an Envoy ends the warming of all of them without hosts.
 func TestARefusalOfEndpointsRescuesWarmingClusters(t *testing.T) {
 	cache := newCache()
 	c := envoy(t, world{map[string]int{"x": 1}, map[string]int{"x": 1, "y": 1}, nil}.snapshot(t, cache), "x", "y")
-	c.served = world{map[string]int{"x": 2}, map[string]int{"x": 1, "y": 2}, nil}.snapshot(t, cache)
+	c.served = world{map[string]int{"x": 2, "y": 2}, map[string]int{"x": 1, "y": 2}, nil}.snapshot(t, cache)
 	cds, _ := c.next()
 	eds, _ := c.next()
 	if cds.kind != translate.CDS || len(eds.has) != 2 {

@@ -64,7 +64,7 @@ func (s *Session) pending(sub *subscription, to *snapshot.Table) bool {
 	case sub.base.Same(to) && len(sub.held) == 0:
 		return false
 	}
-	return !s.dueNow(sub, to, both).empty()
+	return !s.dueNow(sub, to, both, nil).empty()
 }
 
 // Settled says whether the client acknowledged all that it asked for of what it is to be served; not so
