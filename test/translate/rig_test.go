@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/demo"
 	"evenkeel.io/controlplane/internal/snapshot"
