@@ -41,6 +41,14 @@ func newResource(r translate.Resource, encoded []byte, refs map[translate.Type][
 	return out
 }
 
+// digest is the resource's part of the version of a table.
+func (r *Resource) digest() Sum {
+	if r.sum == (Sum{}) {
+		return sumOf(r.Name, r.Version) // it was not encoded here
+	}
+	return r.sum
+}
+
 // Numbers of fields, as in envoy/service/discovery/v3/discovery.proto and google/protobuf/any.proto.
 const (
 	fieldResources       = 2 // of both responses

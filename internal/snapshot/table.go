@@ -47,7 +47,7 @@ func newTable(resources map[string]*Resource) *Table {
 	}
 	t := &Table{id: lastTable.Add(1), resources: resources}
 	for _, r := range resources {
-		t.sum = t.sum.plus(r.sum)
+		t.sum = t.sum.plus(r.digest())
 	}
 	return t
 }
@@ -106,9 +106,9 @@ func (t *Table) with(changed []*Resource) *Table {
 			}
 		}
 		if was != nil {
-			next.sum = next.sum.minus(was.sum)
+			next.sum = next.sum.minus(was.digest())
 		}
-		next.resources[r.Name], next.sum = r, next.sum.plus(r.sum)
+		next.resources[r.Name], next.sum = r, next.sum.plus(r.digest())
 		names = append(names, r.Name)
 	}
 	if names == nil {
