@@ -32,13 +32,16 @@ func (o *Outbox) Add(readings []Reading, now time.Time) (superseded int) {
 	return superseded
 }
 
-// Batch is what may be sent now, and in how long to ask again where something waits: batch is nil
-// until then, wait is 0 where there is nothing to wait for.
-func (o *Outbox) Batch(now time.Time) (batch []Reading, wait time.Duration) {
-	if len(o.batch) > 0 && o.readyAt.After(now) {
-		return nil, o.readyAt.Sub(now)
+// Offer is what may be sent now, and where: to is up if there is anything, else nil, on which nothing is
+// ever sent. Where something waits for others to travel with, ask again after wait; else that is 0.
+func (o *Outbox) Offer(up chan<- []Reading, now time.Time) (to chan<- []Reading, batch []Reading, wait time.Duration) {
+	switch {
+	case len(o.batch) == 0:
+		return nil, nil, 0
+	case o.readyAt.After(now):
+		return nil, nil, o.readyAt.Sub(now)
 	}
-	return o.batch, 0
+	return up, o.batch, 0
 }
 
 // Sent starts a new batch; the reader owns the old one.

@@ -158,13 +158,6 @@ func (c *Cache) GetSnapshot(key string) (cache.ResourceSnapshot, error) {
 	return nil, fmt.Errorf("no snapshot of %q", key)
 }
 
-// Keys are the keys that have a Snapshot, sorted.
-func (c *Cache) Keys() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Sorted(maps.Keys(c.current))
-}
-
 // adopt makes a Snapshot of one that somebody else made.
 func adopt(s cache.ResourceSnapshot) (*Snapshot, error) {
 	if s == nil {

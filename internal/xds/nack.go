@@ -16,7 +16,7 @@ const (
 // instead says what a node has in place of what it refused.
 func instead(kind string, r *session.Refusal) string {
 	switch {
-	case len(r.Suspects) == 0:
+	case r.Suspect == nil:
 		return fmt.Sprintf("the %d resources of the response are sent again in parts, until the one that is refused is found", r.Resources)
 	case r.Keeps == "":
 		return fmt.Sprintf("nothing: the node has accepted no %s on this stream; the refused version is sent again when it changes, or after a while", kind)

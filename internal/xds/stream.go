@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -112,7 +113,7 @@ func (s *adsStream) take(n *corev3.Node, req session.Request) (*session.Answer, 
 		return nil, err
 	}
 	answer, err := s.session.Receive(time.Now(), req, s.served())
-	if v, ok := err.(*session.Violation); ok { //nolint:errorlint // never wrapped
+	if v, ok := errors.AsType[*session.Violation](err); ok {
 		code := codes.InvalidArgument
 		if v.TooMuch {
 			code = codes.ResourceExhausted
@@ -219,14 +220,12 @@ func (s *adsStream) nacked(answer *session.Answer) {
 		Message: plain(answer.Refusal.Message, maxNackMessage),
 		Instead: instead(typeLabel(answer.Type), answer.Refusal),
 	}
-	for i, suspect := range answer.Refusal.Suspects {
-		if i == 0 {
-			n.Resource, n.Source = suspect.Name, suspect.Source
-			if source, ok := reg.opts.Lookup(n.Fleet, n.Type, n.Resource); ok {
-				n.Source = source
-			}
+	if suspect := answer.Refusal.Suspect; suspect != nil {
+		n.Resource, n.Source = suspect.Name, suspect.Source
+		if source, ok := reg.opts.Lookup(n.Fleet, n.Type, n.Resource); ok {
+			n.Source = source
 		}
-		if good := reg.judge(f, answer.Type, suspect); good != nil && i == 0 {
+		if good := reg.judge(f, answer.Type, *suspect); good != nil {
 			n.Instead = fmt.Sprintf("the whole fleet is served version %.12s of it again, which was accepted; none of its nodes took this one", good.Version)
 		}
 	}

@@ -197,12 +197,9 @@ func (m *Manager) Run(ctx context.Context, up chan<- []signals.Reading) error {
 			m.metrics.superseded.Add(float64(pending.Add(readings, now)))
 		}
 		wake := next.Sub(now)
-		var to chan<- []signals.Reading
-		batch, wait := pending.Batch(now)
+		to, batch, wait := pending.Offer(up, now)
 		if wait > 0 {
 			wake = min(wake, wait)
-		} else if batch != nil {
-			to = up
 		}
 		timer.Reset(wake)
 		select {

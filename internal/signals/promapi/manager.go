@@ -169,12 +169,9 @@ func (m *Manager) Run(ctx context.Context, up chan<- []signals.Reading) error {
 	defer timer.Stop()
 	offer(m.changed)
 	for {
-		var to chan<- []signals.Reading
-		batch, wait := pending.Batch(time.Now())
+		to, batch, wait := pending.Offer(up, time.Now())
 		if wait > 0 {
 			timer.Reset(wait)
-		} else if batch != nil {
-			to = up
 		}
 		select {
 		case <-ctx.Done():

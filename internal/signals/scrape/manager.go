@@ -187,12 +187,9 @@ func (m *Manager) Run(ctx context.Context, up chan<- []signals.Reading) error {
 	for {
 		now := time.Now()
 		wake := m.startDue(ctx, now, results, &scrapes)
-		var to chan<- []signals.Reading
-		batch, wait := pending.Batch(now)
+		to, batch, wait := pending.Offer(up, now)
 		if wait > 0 {
 			wake = min(wake, wait)
-		} else if batch != nil {
-			to = up
 		}
 		timer.Reset(wake)
 		select {

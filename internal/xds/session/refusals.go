@@ -1,6 +1,7 @@
 package session
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 // they name none, in two halves, and the half that is refused in two again. What is refused alone is
 // parked: it is sent again when it is another version, or after a back-off, alone.
 type refusals struct {
-	parked map[string]parked
+	parked map[string]string // the version that was refused, by name; "" is a removal
 	// groups are what is sent before anything else, one group after the other.
 	groups [][]string
 	// alone counts the resources that were refused alone in a row.
@@ -24,29 +25,21 @@ type refusals struct {
 	backoff time.Duration
 }
 
-// parked is a version that the client refused.
-type parked struct {
-	version string
-	// resource is nil where a removal was refused.
-	resource *snapshot.Resource
-}
-
 // Refusal is what a client did not take.
 type Refusal struct {
 	Message string
-	// Suspects are the resources that are left out from now on, each with the version that was refused.
-	// Empty where they are still looked for.
-	Suspects []Suspect
+	// Suspect is the resource that is left out from now on, nil while it is looked for.
+	Suspect *Suspect
 	// Keeps is the version of the type that the client accepted last, "" for none.
 	Keeps string
 	// Resources are how many the response carried.
 	Resources int
 }
 
-// Suspect is a resource that a refusal is taken to be about.
+// Suspect is the resource that a refusal is taken to be about, in the version that was refused.
 type Suspect struct {
 	Name, Version string
-	Source        string
+	Source        string // the object behind it
 }
 
 const (
@@ -69,43 +62,28 @@ func (s *Session) refused(now time.Time, sub *subscription, f *flight, message s
 		}
 	}
 	out := &Refusal{Message: message, Keeps: sub.accepted, Resources: len(sent)}
-	park := func(name string) {
-		if sub.parked == nil {
-			sub.parked = map[string]parked{}
+	culprit, found := suspect(message, sent)
+	if !found && len(sent) == 1 {
+		for culprit = range sent {
+			found = true
 		}
-		r := sent[name]
-		sub.parked[name] = parked{versionOf(r), r}
-		suspect := Suspect{Name: name, Version: versionOf(r)}
-		if r != nil {
-			suspect.Source = r.Source
-		}
-		out.Suspects = append(out.Suspects, suspect)
+		sub.alone++
 	}
-	named := suspects(message, sent)
-	switch {
-	case len(named) > 0:
-		for _, name := range named {
-			park(name)
+	if found {
+		out.Suspect = &Suspect{Name: culprit, Version: versionOf(sent[culprit])}
+		if r := sent[culprit]; r != nil {
+			out.Suspect.Source = r.Source
 		}
-	case len(sent) == 1:
-		for name := range sent {
-			park(name)
-		}
-		if sub.alone++; sub.alone >= giveUp {
-			sub.parkAll(f.to)
-		}
-	default:
-		names := make([]string, 0, len(sent))
-		for name := range sent {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		half := len(names) / 2
-		sub.groups = append([][]string{names[:half], names[half:]}, sub.groups...)
-	}
-	if len(out.Suspects) > 0 {
+		sub.park(culprit, out.Suspect.Version)
 		sub.backoff = min(s.opts.MaxRetry, max(s.opts.Retry, 2*sub.backoff))
 		sub.retryAt = now.Add(sub.backoff)
+		if sub.alone >= giveUp {
+			sub.parkGroups(f.to)
+		}
+	} else {
+		names := slices.Sorted(maps.Keys(sent))
+		half := len(names) / 2
+		sub.groups = append([][]string{names[:half], names[half:]}, sub.groups...)
 	}
 	if sub.kind == translate.EDS {
 		s.rescue()
@@ -113,15 +91,32 @@ func (s *Session) refused(now time.Time, sub *subscription, f *flight, message s
 	return out
 }
 
-// parkAll parks what is left of the groups: a client that refuses everything is not asked for each.
-func (sub *subscription) parkAll(to *snapshot.Table) {
+func (sub *subscription) park(name, version string) {
+	if sub.parked == nil {
+		sub.parked = map[string]string{}
+	}
+	sub.parked[name] = version
+}
+
+// parkGroups parks what is left of the groups: a client that refuses everything is not asked for each.
+func (sub *subscription) parkGroups(to *snapshot.Table) {
 	for _, group := range sub.groups {
 		for _, name := range group {
-			r := sub.want(to, name)
-			sub.parked[name] = parked{versionOf(r), r}
+			sub.park(name, versionOf(sub.want(to, name)))
 		}
 	}
 	sub.groups = nil
+}
+
+// refusing are the names of which the client refused what it is to have of to.
+func (sub *subscription) refusing(to *snapshot.Table) []string {
+	var names []string
+	for name, version := range sub.parked {
+		if version == versionOf(sub.want(to, name)) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // acceptedSome follows an acknowledgement: the client takes something.
@@ -172,8 +167,8 @@ func (sub *subscription) reconsider(now time.Time) time.Duration {
 
 // withheld says whether this version of a name is not to be sent now.
 func (sub *subscription) withheld(name, version string) bool {
-	if p, is := sub.parked[name]; is {
-		if p.version == version {
+	if refused, is := sub.parked[name]; is {
+		if refused == version {
 			return true
 		}
 		delete(sub.parked, name) // it changed

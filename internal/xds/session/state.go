@@ -35,25 +35,26 @@ func (s *Session) Status(kind translate.Type, served *snapshot.Snapshot) Status 
 		return Status{}
 	}
 	st := Status{
-		State: Synced, Accepted: sub.accepted, AcceptedAt: sub.acceptedAt, Sent: sub.sent, SentAt: sub.sentAt, Counts: sub.counts,
+		State: s.progress(sub, served), Accepted: sub.accepted, AcceptedAt: sub.acceptedAt, Sent: sub.sent, SentAt: sub.sentAt,
+		Counts: sub.counts, Refused: sub.refusing(served.Table(kind)),
 	}
-	to := served.Table(kind)
-	for name, p := range sub.parked {
-		if p.version == versionOf(sub.want(to, name)) {
-			st.Refused = append(st.Refused, name)
-		}
-	}
-	switch {
-	case sub.flight != nil, served == nil, s.pending(sub, to):
-		st.State = Pending
-	case len(st.Refused) > 0:
-		st.State = Refused
-	case !sub.greeted && sub.wanted.Wildcard():
-		st.State = Pending
-	case s.opts.Protocol == Delta || st.Accepted == "":
-		st.Accepted = to.Version()
+	if st.State == Synced && (s.opts.Protocol == Delta || st.Accepted == "") {
+		st.Accepted = served.Version(kind)
 	}
 	return st
+}
+
+func (s *Session) progress(sub *subscription, served *snapshot.Snapshot) State {
+	to := served.Table(sub.kind)
+	switch {
+	case sub.flight != nil, served == nil, s.pending(sub, to):
+		return Pending
+	case len(sub.refusing(to)) > 0:
+		return Refused
+	case !sub.greeted && sub.wanted.Wildcard():
+		return Pending
+	}
+	return Synced
 }
 
 // pending says whether anything is due, in whichever turn.
@@ -70,24 +71,12 @@ func (s *Session) pending(sub *subscription, to *snapshot.Table) bool {
 // Settled says whether the client acknowledged all that it asked for of what it is to be served; not so
 // one that asked for nothing.
 func (s *Session) Settled(served *snapshot.Snapshot) bool {
-	if served == nil || len(s.types) == 0 {
-		return false
-	}
 	for _, sub := range s.types {
-		if sub.kind == "" {
-			continue
-		}
-		to := served.Table(sub.kind)
-		if sub.flight != nil || s.pending(sub, to) || !sub.greeted && sub.wanted.Wildcard() {
+		if sub.kind != "" && s.progress(sub, served) != Synced {
 			return false
 		}
-		for name, p := range sub.parked {
-			if p.version == versionOf(sub.want(to, name)) {
-				return false
-			}
-		}
 	}
-	return true
+	return served != nil && len(s.types) > 0
 }
 
 // Waiting is since when the oldest response under way has had no answer, zero if none is.

@@ -18,16 +18,16 @@ var namePatterns = []*regexp.Regexp{
 	regexp.MustCompile(`\): (\S+)$`),
 }
 
-// suspects are the resources that a refusal is about: those that were sent and that the message
-// mentions in the most telling of the ways in which it mentions any. Envoy gives no name for what
-// protoc-gen-validate lets through and EDS itself refuses.
-func suspects(message string, sent map[string]*snapshot.Resource) []string {
+// suspect is the resource that a refusal is about: of those that were sent the one that the message
+// mentions in the most telling way. Envoy gives no name for what protoc-gen-validate lets through and EDS
+// itself refuses.
+func suspect(message string, sent map[string]*snapshot.Resource) (name string, found bool) {
 	for _, pattern := range namePatterns {
 		for _, match := range pattern.FindAllStringSubmatch(message, 16) {
-			if _, carried := sent[match[1]]; carried {
-				return []string{match[1]}
+			if _, found = sent[match[1]]; found {
+				return match[1], true
 			}
 		}
 	}
-	return nil
+	return "", false
 }
