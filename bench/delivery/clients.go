@@ -131,7 +131,8 @@ func (s *Swarming) Open(how Open, _ *struct{}) error {
 		c := &client{swarm: s, requests: r, index: i, behaviour: how.Behaviour, resumes: how.Resume}
 		c.opened = sync.OnceFunc(func() { <-slots })
 		s.streams++
-		s.running.Go(func() { c.live(conn) })
+		own := conn // the next client may come before this one runs
+		s.running.Go(func() { c.live(own) })
 	}
 	if how.Behaviour != acking || how.Resume {
 		for range opening { // all have opened

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -29,34 +28,31 @@ type streams struct {
 	mu       sync.Mutex
 	draining bool
 	next     uint64
-	open     map[uint64]context.CancelCauseFunc // in the order of their opening
+	open     map[uint64]func(error) // in the order of their opening
 }
 
-// admit returns the context of a new stream, which ends when the client's does or the stream is
-// drained, or the status to refuse it with.
-func (s *streams) admit(ctx context.Context) (context.Context, func(), error) {
+// admit takes in a stream that end ends, until release; or returns the status to refuse it with.
+func (s *streams) admit(end func(error)) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.draining:
-		return nil, nil, errDraining
+		return nil, errDraining
 	case len(s.open) >= s.most:
-		return nil, nil, errTooMany
+		return nil, errTooMany
 	case s.rate != nil && !s.rate.Allow():
-		return nil, nil, errTooFast
+		return nil, errTooFast
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
 	if s.open == nil {
-		s.open = map[uint64]context.CancelCauseFunc{}
+		s.open = map[uint64]func(error){}
 	}
 	id := s.next
 	s.next++
-	s.open[id] = cancel
-	return ctx, func() {
-		cancel(nil)
+	s.open[id] = end
+	return func() {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		delete(s.open, id)
-		s.mu.Unlock()
 	}, nil
 }
 

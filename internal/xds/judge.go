@@ -11,7 +11,13 @@ import (
 // refusals remembers who refused which version of a resource, to tell a bad resource from a bad node.
 type refusals struct {
 	mu sync.Mutex
-	by map[refused]map[string]bool // ids of nodes
+	of map[refused]*refusal
+}
+
+// refusal is what is known of a version that was refused.
+type refusal struct {
+	by    map[string]bool // ids of nodes
+	taken bool            // somebody accepted it: it is never taken back
 }
 
 // refused is a version of a resource that somebody did not take.
@@ -28,28 +34,37 @@ const (
 	witnesses = 2
 )
 
-// note records a refusal and says by how many nodes the version was refused.
-func (r *refusals) note(what refused, node string) int {
+// note records a refusal. It says by how many nodes the version was refused, and whether it was found to
+// be taken by another.
+func (r *refusals) note(what refused, node string) (count int, taken bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.by == nil {
-		r.by = map[refused]map[string]bool{}
+	if r.of == nil {
+		r.of = map[refused]*refusal{}
 	}
-	nodes := r.by[what]
-	if nodes == nil {
-		if len(r.by) >= maxRefused {
-			for any := range r.by { // which one does not matter: it is noted again when it is refused again
-				delete(r.by, any)
+	is := r.of[what]
+	if is == nil {
+		if len(r.of) >= maxRefused {
+			for any := range r.of { // which one does not matter: it is noted again when it is refused again
+				delete(r.of, any)
 				break
 			}
 		}
-		nodes = map[string]bool{}
-		r.by[what] = nodes
+		is = &refusal{by: map[string]bool{}}
+		r.of[what] = is
 	}
-	if len(nodes) < maxRefusers {
-		nodes[node] = true
+	if len(is.by) < maxRefusers {
+		is.by[node] = true
 	}
-	return len(nodes)
+	return len(is.by), is.taken
+}
+
+func (r *refusals) foundTaken(what refused) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if is := r.of[what]; is != nil {
+		is.taken = true
+	}
 }
 
 // judge decides whose fault a refusal is. A node parks for itself what it refuses. It is the resource's
@@ -57,36 +72,48 @@ func (r *refusals) note(what refused, node string) int {
 // is: then all are served the version again that was accepted last, which judge returns, until the
 // resource changes. Otherwise a node that is old, or hostile, or has no room for a port, would decide for
 // its whole fleet.
+//
+// All of a large fleet may refuse the same within a moment. The streams are gone through for the first few.
 func (r *Registry) judge(by facts, kind translate.Type, suspect session.Suspect) *snapshot.Resource {
-	if suspect.Version == "" {
-		return nil
+	if now := r.cache.Current(by.fleet).Get(kind, suspect.Name); now == nil || now.Version != suspect.Version {
+		return nil // a removal, or it is not served any more
 	}
 	what := refused{by.fleet, kind, suspect.Name, suspect.Version}
-	count := r.refusals.note(what, by.id)
-	nodes := map[string]bool{}
+	count, taken := r.refusals.note(what, by.id)
+	if taken || count < witnesses && r.nodesOf(by.fleet) > 1 {
+		return nil
+	}
 	var good *snapshot.Resource
 	for _, s := range r.list() {
 		f, version, held := s.held(kind, suspect.Name)
-		if f.fleet != by.fleet {
-			continue
-		}
-		nodes[f.id] = true
-		if version == suspect.Version {
-			return nil // somebody took it
-		}
-		if held != nil {
+		switch {
+		case f.fleet != by.fleet:
+		case version == suspect.Version:
+			r.refusals.foundTaken(what)
+			return nil
+		case held != nil:
 			good = held
 		}
 	}
-	if good == nil || count < witnesses && len(nodes) > 1 {
-		return nil
-	}
-	if !r.cache.Quarantine(by.fleet, kind, suspect.Name, suspect.Version, good) {
+	if good == nil || !r.cache.Quarantine(by.fleet, kind, suspect.Name, suspect.Version, good) {
 		return nil
 	}
 	r.opts.Log.Warn("a resource is taken back for the whole fleet: no node accepted it", "fleet", by.fleet, "type", typeLabel(kind),
 		"resource", suspect.Name, "source", suspect.Source, "version", suspect.Version, "instead", good.Version)
 	return good
+}
+
+// nodesOf is how many nodes of a fleet are connected.
+func (r *Registry) nodesOf(fleet string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for node := range r.nodes {
+		if node.fleet == fleet {
+			n++
+		}
+	}
+	return n
 }
 
 // held is what the stream's client acknowledged of a resource.

@@ -55,7 +55,7 @@ type Options struct {
 	MaxNodeStreams int
 
 	// StreamsPerSecond bounds how many streams are taken in a second, and in a burst; others are refused
-	// with Unavailable, and come back after a while. Default 500.
+	// with Unavailable, and come back after a while. Default 1000.
 	StreamsPerSecond int
 
 	// MaxNames bounds the names of one subscription; a stream that goes past it is closed with
@@ -90,18 +90,12 @@ type LoadReports interface {
 // load report server from trying again and again.
 type silence struct{}
 
-func (silence) ServeLoadReports(ctx context.Context, stream grpc.ServerStream) error {
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for stream.RecvMsg(&loadv3.LoadStatsRequest{}) == nil {
+func (silence) ServeLoadReports(_ context.Context, stream grpc.ServerStream) error {
+	for {
+		if err := stream.RecvMsg(&loadv3.LoadStatsRequest{}); err != nil {
+			return err
 		}
-	}()
-	select {
-	case <-ctx.Done():
-	case <-ended:
 	}
-	return nil
 }
 
 func (o Options) withDefaults(cache *snapshot.Cache) Options {
@@ -121,7 +115,7 @@ func (o Options) withDefaults(cache *snapshot.Cache) Options {
 	}
 	o.MaxStreams = cmp.Or(o.MaxStreams, 10_000)
 	o.MaxNodeStreams = cmp.Or(o.MaxNodeStreams, 4)
-	o.StreamsPerSecond = cmp.Or(o.StreamsPerSecond, 500)
+	o.StreamsPerSecond = cmp.Or(o.StreamsPerSecond, 1000)
 	o.MaxNames = cmp.Or(o.MaxNames, 20_000)
 	o.Wait = cmp.Or(o.Wait, 5*time.Second)
 	o.Retry = cmp.Or(o.Retry, 30*time.Second)

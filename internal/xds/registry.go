@@ -2,7 +2,6 @@ package xds
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"iter"
 	"maps"
@@ -25,15 +24,15 @@ import (
 // Its methods are safe for concurrent use. Streams never wait for a reader: a reader copies the list
 // of streams and holds one of them at a time, for as long as it takes to compare versions.
 type Registry struct {
-	cache        *snapshot.Cache
-	opts         Options
-	metrics      metrics
-	controlPlane []byte // encoded
-	selections   snapshot.Selections
-	changes      chan struct{}
-	nacks        nackRing
-	refusals     refusals
-	convergence  *convergence
+	cache       *snapshot.Cache
+	opts        Options
+	metrics     metrics
+	sessions    map[string]*session.Options // by protocol
+	selections  snapshot.Selections
+	changes     chan struct{}
+	nacks       nackRing
+	refusals    refusals
+	convergence *convergence
 
 	mu      sync.Mutex
 	streams map[*adsStream]struct{}
@@ -44,14 +43,22 @@ type nodeKey struct{ id, fleet string }
 
 func newRegistry(cache *snapshot.Cache, opts Options) *Registry {
 	r := &Registry{
-		cache:   cache,
-		opts:    opts,
-		metrics: newMetrics(opts.Metrics),
-		changes: make(chan struct{}, 1),
-		streams: map[*adsStream]struct{}{},
-		nodes:   map[nodeKey]int{},
+		cache:    cache,
+		opts:     opts,
+		metrics:  newMetrics(opts.Metrics),
+		sessions: map[string]*session.Options{},
+		changes:  make(chan struct{}, 1),
+		streams:  map[*adsStream]struct{}{},
+		nodes:    map[nodeKey]int{},
 	}
-	r.controlPlane, _ = proto.Marshal(&corev3.ControlPlane{Identifier: opts.Identifier}) // a string: cannot fail
+	controlPlane, _ := proto.Marshal(&corev3.ControlPlane{Identifier: opts.Identifier}) // a string: cannot fail
+	for _, protocol := range []string{delta, sotw} {
+		r.sessions[protocol] = &session.Options{
+			Protocol: session.Protocol(protocol), ControlPlane: controlPlane,
+			MaxTypes: maxTypes, MaxNames: opts.MaxNames,
+			Wait: opts.Wait, Retry: opts.Retry, MaxRetry: maxRetry, Select: r.selections.Of,
+		}
+	}
 	r.convergence = &convergence{
 		registry: r, acked: make(chan struct{}, 1), seconds: r.metrics.convergence, pending: map[string]*change{},
 	}
@@ -127,13 +134,11 @@ func (r *Registry) Subscribers(assignment string) iter.Seq2[string, string] {
 	}
 }
 
-func (r *Registry) open(protocol string, wire grpc.ServerStream, end context.CancelCauseFunc) *adsStream {
-	s := &adsStream{registry: r, protocol: protocol, connectedAt: time.Now(), wire: wire, end: end}
-	s.session = session.New(session.Options{
-		Protocol: session.Protocol(protocol), ControlPlane: r.controlPlane,
-		MaxTypes: maxTypes, MaxNames: r.opts.MaxNames,
-		Wait: r.opts.Wait, Retry: r.opts.Retry, MaxRetry: maxRetry, Select: r.selections.Of,
-	})
+func (r *Registry) open(protocol string, wire grpc.ServerStream, end func(error)) *adsStream {
+	s := &adsStream{
+		registry: r, protocol: protocol, connectedAt: time.Now(), wire: wire, end: end,
+		session: session.New(r.sessions[protocol]),
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.streams[s] = struct{}{}

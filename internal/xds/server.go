@@ -169,31 +169,35 @@ func message(detail *statuspb.Status) *string {
 
 // serve runs a stream: take waits for a request and takes it.
 func (s *Server) serve(wire grpc.ServerStream, protocol string, take func(*adsStream) error) error {
-	return s.hold(wire.Context(), &s.ads, protocol, func(ctx context.Context) error {
-		ctx, end := context.WithCancelCause(ctx)
-		defer end(nil)
+	end := ender(wire.Context())
+	return s.hold(end, &s.ads, protocol, func() error {
 		stream := s.registry.open(protocol, wire, end)
 		defer s.registry.close(stream)
-		go stream.guard(func() {
-			for {
-				if err := take(stream); err != nil {
-					end(err)
-					return
-				}
-				stream.wake()
+		for {
+			if err := take(stream); err != nil {
+				return err
 			}
-		})
-		<-ctx.Done()
-		if err := context.Cause(ctx); !errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled) {
-			return err
+			stream.wake()
 		}
-		return nil
 	})
 }
 
-// hold runs a stream within its bound, and tells its client when it was the server that ended it.
-func (s *Server) hold(ctx context.Context, bound *streams, protocol string, run func(context.Context) error) error {
-	ctx, release, err := bound.admit(ctx)
+// ender returns what ends a stream, with a status for its client, from another goroutine than the one that
+// gRPC gave it. That one waits in Recv all the time, so that a stream needs no second, and only gRPC can
+// end the wait: it does once the status is written, for whoever else is in Send or Recv. The method is not
+// of gRPC's interface; without it all streams panic at once, and no test passes.
+func ender(ctx context.Context) func(error) {
+	wire := grpc.ServerTransportStreamFromContext(ctx).(interface {
+		WriteStatus(*status.Status) error
+	})
+	return func(err error) {
+		_ = wire.WriteStatus(status.Convert(err)) // fails if the stream has ended, as it should
+	}
+}
+
+// hold runs a stream within its bound. end ends it.
+func (s *Server) hold(end func(error), bound *streams, protocol string, run func() error) error {
+	release, err := bound.admit(end)
 	if err != nil {
 		reason := "streams"
 		switch {
@@ -209,11 +213,8 @@ func (s *Server) hold(ctx context.Context, bound *streams, protocol string, run 
 	gauge := s.registry.metrics.streams.WithLabelValues(protocol)
 	gauge.Inc()
 	defer gauge.Dec()
-	if err := run(ctx); err != nil {
+	if err := run(); !errors.Is(err, io.EOF) {
 		return err
-	}
-	if cause := context.Cause(ctx); errors.Is(cause, errDraining) {
-		return cause
 	}
 	return nil
 }
@@ -225,7 +226,7 @@ type lrsService struct {
 }
 
 func (l lrsService) StreamLoadStats(str loadv3.LoadReportingService_StreamLoadStatsServer) error {
-	return l.hold(str.Context(), &l.loads, lrs, func(ctx context.Context) error {
-		return l.opts.LoadReports.ServeLoadReports(ctx, str)
+	return l.hold(ender(str.Context()), &l.loads, lrs, func() error {
+		return l.opts.LoadReports.ServeLoadReports(str.Context(), str)
 	})
 }

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -37,7 +36,7 @@ type adsStream struct {
 	protocol    string
 	connectedAt time.Time
 	wire        grpc.ServerStream
-	end         context.CancelCauseFunc
+	end         func(error)
 
 	mu         sync.Mutex // guards what follows
 	facts      facts

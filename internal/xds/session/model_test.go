@@ -98,7 +98,7 @@ var selections snapshot.Selections
 func newClient(t tester, protocol Protocol) *client {
 	return &client{t: t, delta: protocol == Delta, now: epoch, store: map[translate.Type]map[string]string{},
 		asked: map[translate.Type][]string{}, last: map[translate.Type]string{}, version: map[translate.Type]string{},
-		session: New(Options{
+		session: New(&Options{
 			Protocol: protocol, MaxTypes: 16, MaxNames: 1000, Wait: 5 * time.Second, Retry: 30 * time.Second, MaxRetry: 10 * time.Minute,
 			Select: selections.Of,
 		})}

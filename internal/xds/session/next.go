@@ -74,6 +74,10 @@ func (s *Session) Next(now time.Time, served *snapshot.Snapshot) (_ *Response, w
 			}
 			continue
 		}
+		if left := sub.probeAt.Sub(now); left > 0 && sub.refusesAll() {
+			later(left)
+			continue
+		}
 		if o.turn&arrivals != 0 {
 			if d := sub.reconsider(now); d > 0 {
 				later(d)
@@ -91,9 +95,24 @@ func (s *Session) Next(now time.Time, served *snapshot.Snapshot) (_ *Response, w
 		if c.empty() && (o.turn == departures || sub.greeted || !sub.wanted.Wildcard()) {
 			continue
 		}
+		if sub.refusesAll() {
+			c = c.one()
+		}
 		return s.send(now, sub, to, c), 0
 	}
 	return nil, wait
+}
+
+// one is the content cut down to one resource, or removal.
+func (c content) one() content {
+	if c.update != nil && len(c.update.Resources) > 0 {
+		r := c.update.Resources[0]
+		return content{told: map[string]*snapshot.Resource{r.Name: r}}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.told)) {
+		return content{told: map[string]*snapshot.Resource{name: c.told[name]}}
+	}
+	return c
 }
 
 // warming says which load assignments may be sent while clusters are not acknowledged: those of these

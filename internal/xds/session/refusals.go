@@ -15,14 +15,19 @@ import (
 // a whole, and what it carried is sent again: without the resource that the client's words name; where
 // they name none, in two halves, and the half that is refused in two again. What is refused alone is
 // parked: it is sent again when it is another version, or after a back-off, alone.
+//
+// A client that refuses some of these in a row is taken to refuse everything. Until it takes something again
+// it is sent one resource at a time, and not often: what it costs is not to grow with what changes.
 type refusals struct {
 	parked map[string]string // the version that was refused, by name; "" is a removal
 	// groups are what is sent before anything else, one group after the other.
 	groups [][]string
-	// alone counts the resources that were refused alone in a row.
-	alone   int
-	retryAt time.Time
-	backoff time.Duration
+	// alone counts the resources that were refused alone in a row, named the refusals in a row that blamed
+	// one of several.
+	alone, named int
+	probeAt      time.Time // from when a client that refuses everything may be sent something
+	retryAt      time.Time // from when what is parked may be sent again
+	backoff      time.Duration
 }
 
 // Refusal is what a client did not take.
@@ -44,11 +49,16 @@ type Suspect struct {
 
 const (
 	// giveUp is how many resources in a row are refused alone before the client is taken to refuse
-	// whatever it is sent: the rest is parked unseen.
+	// everything.
 	giveUp = 4
+	// probeEvery is how often such a client is sent one that it has not seen.
+	probeEvery = time.Second
 	// retries is how many parked resources are tried again at a time.
 	retries = 8
 )
+
+// refusesAll says whether the client is taken to refuse everything.
+func (sub *subscription) refusesAll() bool { return sub.alone >= giveUp }
 
 // refused takes a refusal of f.
 func (s *Session) refused(now time.Time, sub *subscription, f *flight, message string) *Refusal {
@@ -63,11 +73,15 @@ func (s *Session) refused(now time.Time, sub *subscription, f *flight, message s
 	}
 	out := &Refusal{Message: message, Keeps: sub.accepted, Resources: len(sent)}
 	culprit, found := suspect(message, sent)
-	if !found && len(sent) == 1 {
+	switch {
+	case len(sent) == 1:
 		for culprit = range sent {
 			found = true
 		}
 		sub.alone++
+	case found:
+		sub.named++
+		found = sub.named <= giveUp // then halving costs less, if there is anything that it takes
 	}
 	if found {
 		out.Suspect = &Suspect{Name: culprit, Version: versionOf(sent[culprit])}
@@ -77,8 +91,9 @@ func (s *Session) refused(now time.Time, sub *subscription, f *flight, message s
 		sub.park(culprit, out.Suspect.Version)
 		sub.backoff = min(s.opts.MaxRetry, max(s.opts.Retry, 2*sub.backoff))
 		sub.retryAt = now.Add(sub.backoff)
-		if sub.alone >= giveUp {
+		if sub.refusesAll() {
 			sub.parkGroups(f.to)
+			sub.probeAt = now.Add(probeEvery)
 		}
 	} else {
 		names := slices.Sorted(maps.Keys(sent))
@@ -121,7 +136,7 @@ func (sub *subscription) refusing(to *snapshot.Table) []string {
 
 // acceptedSome follows an acknowledgement: the client takes something.
 func (sub *subscription) acceptedSome() {
-	sub.alone = 0
+	sub.alone, sub.named = 0, 0
 	if len(sub.parked) == 0 && len(sub.groups) == 0 {
 		sub.backoff = 0
 	}
@@ -153,12 +168,17 @@ func (sub *subscription) reconsider(now time.Time) time.Duration {
 	if left := sub.retryAt.Sub(now); left > 0 {
 		return left
 	}
-	sub.alone = 0
+	most := retries
+	if sub.refusesAll() {
+		most = 1
+	} else {
+		sub.alone = 0
+	}
 	for name := range sub.parked {
 		sub.groups = append(sub.groups, []string{name})
 	}
 	slices.SortFunc(sub.groups, func(a, b []string) int { return slices.Compare(a, b) })
-	sub.groups = sub.groups[:min(retries, len(sub.groups))]
+	sub.groups = sub.groups[:min(most, len(sub.groups))]
 	for _, group := range sub.groups {
 		delete(sub.parked, group[0])
 	}

@@ -52,14 +52,14 @@ type Options struct {
 
 // Session is the machine. It belongs to one goroutine at a time.
 type Session struct {
-	opts  Options
+	opts  *Options
 	types []*subscription // in the order in which they were first asked for
 	// moment counts requests and responses, to tell what came first.
 	moment uint64
 }
 
-// New makes the Session of a client that has just connected.
-func New(opts Options) *Session { return &Session{opts: opts} }
+// New makes the Session of a client that has just connected. Sessions may share their Options.
+func New(opts *Options) *Session { return &Session{opts: opts} }
 
 // Counts are the messages of one type.
 type Counts struct{ Sent, Acked, Nacked uint64 }

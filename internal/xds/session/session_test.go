@@ -122,26 +122,53 @@ func TestARefusalWithoutANameIsHalved(t *testing.T) {
 	expect(t, c.settle(), "eds f")
 }
 
-// TestAClientThatRefusesEverythingIsLeftAlone after a few attempts, whatever there is to send.
+// TestAClientThatRefusesEverythingIsLeftAlone after a few attempts, whatever changes and whatever it says;
+// and has all again as soon as it takes something.
 func TestAClientThatRefusesEverythingIsLeftAlone(t *testing.T) {
-	cache := newCache()
-	content := map[string]int{}
-	var names []string
-	for i := range 500 {
-		names = append(names, fmt.Sprint("c", i))
-		content[names[i]] = 1
-	}
-	c := newClient(t, Delta)
-	c.served = world{nil, content, nil}.snapshot(t, cache)
-	c.refuses = func(translate.Type, string, string) bool { return true }
-	c.subscribe(translate.EDS, names...)
-	if n := len(c.settle()); n > 20 {
-		t.Errorf("%d responses to a client that refuses everything", n)
-	}
-	for range 100 {
+	for _, names := range []bool{false, true} {
+		cache := newCache()
+		content := map[string]int{}
+		var all []string
+		for i := range 500 {
+			all = append(all, fmt.Sprint("c", i))
+			content[all[i]] = 1
+		}
+		c := newClient(t, Delta)
+		c.served = world{nil, content, nil}.snapshot(t, cache)
+		sent := 0
+		c.refuses, c.names = func(translate.Type, string, string) bool { return true }, names
+		settle := func() {
+			for _, line := range c.settle() {
+				sent += 1 + strings.Count(line, ",")
+			}
+		}
+		c.subscribe(translate.EDS, all...)
+		settle()
+		if sent > 7*len(all) {
+			t.Errorf("names %v: %d resources before it is left alone", names, sent)
+		}
+		sent = 0
+		for tick := range 100 { // of 100 ms
+			for i := range 25 {
+				content[all[i]] = 2 + tick
+			}
+			c.served = world{nil, content, nil}.snapshot(t, cache)
+			c.now = c.now.Add(100 * time.Millisecond)
+			settle()
+		}
+		if sent > 10 {
+			t.Errorf("names %v: %d resources within 10 s", names, sent)
+		}
+		c.refuses = nil
 		c.now = c.now.Add(time.Second)
-		if got := c.settle(); len(got) > 20 {
-			t.Errorf("%d more within 100 s", len(got))
+		settle()
+		for range 2 * len(all) { // what did not change since it was refused is tried again, later
+			_, wait := c.session.Next(c.now, c.served)
+			c.now = c.now.Add(wait)
+			settle()
+		}
+		if st := c.session.Status(translate.EDS, c.served); st.State != Synced || len(c.store[translate.EDS]) != len(all) {
+			t.Errorf("names %v: %v with %d resources", names, st.State, len(c.store[translate.EDS]))
 		}
 	}
 }
