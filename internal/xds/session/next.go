@@ -95,24 +95,9 @@ func (s *Session) Next(now time.Time, served *snapshot.Snapshot) (_ *Response, w
 		if c.empty() && (o.turn == departures || sub.greeted || !sub.wanted.Wildcard()) {
 			continue
 		}
-		if sub.refusesAll() {
-			c = c.one()
-		}
 		return s.send(now, sub, to, c), 0
 	}
 	return nil, wait
-}
-
-// one is the content cut down to one resource, or removal.
-func (c content) one() content {
-	if c.update != nil && len(c.update.Resources) > 0 {
-		r := c.update.Resources[0]
-		return content{told: map[string]*snapshot.Resource{r.Name: r}}
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.told)) {
-		return content{told: map[string]*snapshot.Resource{name: c.told[name]}}
-	}
-	return c
 }
 
 // warming says which load assignments may be sent while clusters are not acknowledged: those of these
@@ -180,6 +165,9 @@ func (s *Session) due(sub *subscription, to *snapshot.Table, t turn, only func(s
 }
 
 func (s *Session) dueNow(sub *subscription, to *snapshot.Table, t turn, only func(string) bool) content {
+	if sub.refusesAll() {
+		return s.probe(sub, to, t, only)
+	}
 	if only == nil && len(sub.held) == 0 && len(sub.parked) == 0 && len(sub.groups) == 0 && s.opts.Protocol == Delta {
 		u := to.Update(sub.base, sub.wanted)
 		switch {
@@ -192,23 +180,14 @@ func (s *Session) dueNow(sub *subscription, to *snapshot.Table, t turn, only fun
 	}
 	c := content{told: map[string]*snapshot.Resource{}, whole: true}
 	consider := func(name string) {
-		if _, done := c.told[name]; done || !sub.wanted.Wants(name) {
+		if _, done := c.told[name]; done {
 			return
 		}
-		has, want := sub.has(name), sub.want(to, name)
-		switch {
-		case !has.owed && has.version == versionOf(want):
-		case only != nil && !only(name):
-			c.whole = false
-		case sub.withheld(name, versionOf(want)):
-			c.whole = false
-		case t == arrivals && want == nil && !has.owed, t == departures && (want != nil || has.owed):
-			c.whole = false
-		case want == nil && s.opts.Protocol == SotW && !fullState(sub.kind):
-			// The protocol has no way to say that there is none.
-		default:
+		want, now, ever := s.dueOf(sub, to, t, only, name)
+		if now {
 			c.told[name] = want
 		}
+		c.whole = c.whole && (now || !ever)
 	}
 	for _, name := range to.Since(sub.base) {
 		consider(name)
@@ -220,6 +199,59 @@ func (s *Session) dueNow(sub *subscription, to *snapshot.Table, t turn, only fun
 		sub.settle(&flight{to: to, moment: s.moment}) // it has what it wants, or cannot be told better
 	}
 	return c
+}
+
+// dueOf says whether the client is to be told of a name in this turn, or else in another.
+func (s *Session) dueOf(sub *subscription, to *snapshot.Table, t turn, only func(string) bool, name string) (want *snapshot.Resource, now, ever bool) {
+	if !sub.wanted.Wants(name) {
+		return nil, false, false
+	}
+	has, want := sub.has(name), sub.want(to, name)
+	switch {
+	case !has.owed && has.version == versionOf(want):
+		return nil, false, false
+	case only != nil && !only(name), sub.withheld(name, versionOf(want)):
+		return nil, false, true
+	case t == arrivals && want == nil && !has.owed, t == departures && (want != nil || has.owed):
+		return nil, false, true
+	case want == nil && s.opts.Protocol == SotW && !fullState(sub.kind):
+		return nil, false, false // the protocol has no way to say that there is none
+	}
+	return want, true, true
+}
+
+// probe is what is due for a client that refuses everything: one resource, not always the same.
+func (s *Session) probe(sub *subscription, to *snapshot.Table, t turn, only func(string) bool) content {
+	for name := range sub.candidates(to) {
+		if want, now, _ := s.dueOf(sub, to, t, only, name); now {
+			return content{told: map[string]*snapshot.Resource{name: want}}
+		}
+	}
+	return content{}
+}
+
+// candidates are the names of which something may be due, some twice.
+func (sub *subscription) candidates(to *snapshot.Table) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for name := range sub.held {
+			if !yield(name) {
+				return
+			}
+		}
+		if sub.wanted.Wildcard() {
+			for name := range to.All() {
+				if !yield(name) {
+					return
+				}
+			}
+		}
+		named := slices.Collect(sub.wanted.Names())
+		for i := range named {
+			if !yield(named[(i+int(sub.counts.Sent))%len(named)]) {
+				return
+			}
+		}
+	}
 }
 
 // fullState says whether SotW responses of the type hold all that there is, and what they do not hold

@@ -47,7 +47,11 @@ func (s *Session) Status(kind translate.Type, served *snapshot.Snapshot) Status 
 func (s *Session) progress(sub *subscription, served *snapshot.Snapshot) State {
 	to := served.Table(sub.kind)
 	switch {
-	case sub.flight != nil, served == nil, s.pending(sub, to):
+	case sub.flight != nil, served == nil:
+		return Pending
+	case sub.refusesAll():
+		return Refused
+	case s.pending(sub, to):
 		return Pending
 	case len(sub.refusing(to)) > 0:
 		return Refused
