@@ -134,8 +134,8 @@ type ads struct {
 
 func (a ads) DeltaAggregatedResources(wire discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	return a.serve(wire, delta, func(s *adsStream) error {
-		req, err := wire.Recv()
-		if err != nil {
+		var req deltaRequest
+		if err := wire.RecvMsg(&req); err != nil {
 			return err
 		}
 		return s.receive(req.GetNode(), session.Request{
@@ -147,8 +147,8 @@ func (a ads) DeltaAggregatedResources(wire discoveryv3.AggregatedDiscoveryServic
 
 func (a ads) StreamAggregatedResources(wire discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
 	return a.serve(wire, sotw, func(s *adsStream) error {
-		req, err := wire.Recv()
-		if err != nil {
+		var req sotwRequest
+		if err := wire.RecvMsg(&req); err != nil {
 			return err
 		}
 		return s.receive(req.GetNode(), session.Request{
