@@ -153,16 +153,21 @@ func TestALiveClusterIsEdited(t *testing.T) {
 	m.serve(map[string]string{"a": x.name}, x)
 	m.until("it serves", func() bool { return get(m.http+"/a") == "x" })
 	stop := m.load("a")
+	var took []time.Duration // until it is acknowledged, which Envoy does when the cluster is warm and in use
 	for i := range 100 {
 		x.timeout = time.Duration(i+2) * time.Second
+		began := time.Now()
 		m.serve(map[string]string{"a": x.name}, x)
 		want := fmt.Sprintf("%ds", i+2)
 		m.plane.until("acknowledged", func() bool { return m.plane.state("envoy-1", translate.CDS).State == Synced })
+		took = append(took, time.Since(began))
 		if warming := m.stat("cluster_manager.warming_clusters"); warming > 0 {
 			t.Errorf("edit %d: %d clusters are warming though the edit is acknowledged (%s)", i, warming, want)
 		}
 	}
 	requests, failures := stop()
+	slices.Sort(took)
+	t.Logf("an edit is in effect after %v (median of %d), %v (longest); %d requests", took[len(took)/2], len(took), took[len(took)-1], requests)
 	if len(failures) > 0 || requests < 10 {
 		t.Errorf("%d of %d requests failed: %q", len(failures), requests, failures[:min(3, len(failures))])
 	}
@@ -183,11 +188,13 @@ func TestEndpointsThatAreRefusedHurtNobodyElse(t *testing.T) {
 	}
 	stopGood, stopEdited := m.load("good"), m.load("edited")
 	good.weight, edited.timeout, bad.weight = 7, 2*time.Second, 0
+	began := time.Now()
 	m.serve(routes, good, edited, bad)
 	m.plane.until("the refusal", func() bool {
 		n := m.plane.Registry().Nacks()
 		return len(n) > 0 && n[0].Resource == bad.name
 	})
+	t.Logf("the refused resource is named after %v", time.Since(began))
 	m.until("the sound endpoints take effect", func() bool {
 		return slices.Contains(m.weights(), "shop/good:80 7")
 	})
