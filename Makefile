@@ -20,8 +20,9 @@ demo: build ## see weights move traffic through a real Envoy (KEEP=1 stays up)
 
 .PHONY: test
 test: lint ## install what the tests need, then run all of them
+	@hack/tools.sh kube
 	@hack/tools.sh prometheus || echo "make: the test that needs Prometheus is skipped" >&2
-	go test -race -timeout 20m ./...
+	EVENKEEL_REQUIRE_KUBE=1 go test -race -timeout 20m ./...
 
 .PHONY: lint
 lint: ## formatting, vet, staticcheck, generated files

@@ -17,15 +17,17 @@ const module = "evenkeel.io/controlplane/"
 // source. A room that is not named here does not exist yet: name it when it comes, and say with it
 // which way its data flows.
 var edges = map[string][]string{
-	"api/v1alpha1":     {},
-	"examples":         {},
-	"internal/demo":    {},
-	"internal/source":  {"api/v1alpha1"},
-	"internal/catalog": {"api/v1alpha1", "internal/re2", "internal/source"},
-	"internal/signals": {},
-	"internal/re2":     {},
-	"internal/health":  {},
-	"internal/weights": {"internal/signals", "internal/health"},
+	"api/v1alpha1":         {},
+	"examples":             {},
+	"internal/demo":        {},
+	"internal/kubetest":    {"internal/demo"},
+	"internal/kubetest/up": {"internal/kubetest"},
+	"internal/source":      {"api/v1alpha1"},
+	"internal/catalog":     {"api/v1alpha1", "internal/re2", "internal/source"},
+	"internal/signals":     {},
+	"internal/re2":         {},
+	"internal/health":      {},
+	"internal/weights":     {"internal/signals", "internal/health"},
 
 	"internal/source/admit":    {"api/v1alpha1", "internal/re2", "internal/source"},
 	"internal/source/dir":      {"api/v1alpha1", "internal/source", "internal/source/admit"},

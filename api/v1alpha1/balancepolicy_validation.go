@@ -20,6 +20,9 @@ import (
 // maxRegexLength bounds a regular expression that a user gives, in bytes.
 const maxRegexLength = 256
 
+// maxErrorLabels bounds the labels of RequestsMetric.Errors.
+const maxErrorLabels = 8
+
 // maxQueryLength bounds a PromQL expression, in bytes.
 const maxQueryLength = 4096
 
@@ -132,15 +135,16 @@ func (p *Prometheus) validate(path *field.Path) (errs field.ErrorList) {
 }
 
 // promQL checks what can be checked without the language: the server has the last word.
-func promQL(path *field.Path, query *string) field.ErrorList {
-	switch {
-	case query == nil:
+func promQL(path *field.Path, query *PromQL) field.ErrorList {
+	if query == nil {
 		return nil
-	case strings.TrimSpace(*query) == "":
+	}
+	switch text := string(*query); {
+	case strings.TrimSpace(text) == "":
 		return field.ErrorList{field.Required(path, "must be a PromQL expression")}
-	case len(*query) > maxQueryLength:
-		return field.ErrorList{field.TooLong(path, *query, maxQueryLength)}
-	case !utf8.ValidString(*query) || strings.ContainsRune(*query, 0):
+	case len(text) > maxQueryLength:
+		return field.ErrorList{field.TooLong(path, text, maxQueryLength)}
+	case !utf8.ValidString(text) || strings.ContainsRune(text, 0):
 		return field.ErrorList{field.Invalid(path, field.OmitValueType{}, "must be UTF-8 without NUL")}
 	}
 	return nil
@@ -262,6 +266,9 @@ func family(path *field.Path, name *string) field.ErrorList {
 }
 
 func labelExpressions(path *field.Path, expressions map[string]string) (errs field.ErrorList) {
+	if len(expressions) > maxErrorLabels {
+		return field.ErrorList{field.TooMany(path, len(expressions), maxErrorLabels)}
+	}
 	for _, label := range slices.Sorted(maps.Keys(expressions)) {
 		at, expression := path.Key(label), expressions[label]
 		if !labelName.MatchString(label) {

@@ -6,4 +6,4 @@
 // +groupName=evenkeel.io
 package v1alpha1
 
-//go:generate sh -c "../../.tools/bin/controller-gen object paths=./..."
+//go:generate ../../.tools/bin/controller-gen object crd:allowDangerousTypes=true paths=./... output:crd:dir=../../manifests/crds

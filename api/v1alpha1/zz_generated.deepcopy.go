@@ -274,32 +274,32 @@ func (in *PrometheusQueries) DeepCopyInto(out *PrometheusQueries) {
 	*out = *in
 	if in.CPU != nil {
 		in, out := &in.CPU, &out.CPU
-		*out = new(string)
+		*out = new(PromQL)
 		**out = **in
 	}
 	if in.Requests != nil {
 		in, out := &in.Requests, &out.Requests
-		*out = new(string)
+		*out = new(PromQL)
 		**out = **in
 	}
 	if in.Errors != nil {
 		in, out := &in.Errors, &out.Errors
-		*out = new(string)
+		*out = new(PromQL)
 		**out = **in
 	}
 	if in.LatencyP50 != nil {
 		in, out := &in.LatencyP50, &out.LatencyP50
-		*out = new(string)
+		*out = new(PromQL)
 		**out = **in
 	}
 	if in.LatencyP90 != nil {
 		in, out := &in.LatencyP90, &out.LatencyP90
-		*out = new(string)
+		*out = new(PromQL)
 		**out = **in
 	}
 	if in.InFlight != nil {
 		in, out := &in.InFlight, &out.InFlight
-		*out = new(string)
+		*out = new(PromQL)
 		**out = **in
 	}
 }

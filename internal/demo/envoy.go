@@ -28,22 +28,11 @@ func FindEnvoy() (string, error) {
 		}
 		return found, nil
 	}
-	if dir, err := os.Getwd(); err == nil {
-		for {
-			if found, err := exec.LookPath(filepath.Join(dir, ".tools", "bin", "envoy")); err == nil {
-				return found, nil
-			}
-			parent := filepath.Dir(dir)
-			if parent == dir {
-				break
-			}
-			dir = parent
-		}
+	path, err := FindTool("envoy")
+	if err != nil {
+		return "", ErrNoEnvoy
 	}
-	if found, err := exec.LookPath("envoy"); err == nil {
-		return found, nil
-	}
-	return "", ErrNoEnvoy
+	return path, nil
 }
 
 // EnvoyOptions say how to run an Envoy.

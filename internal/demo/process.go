@@ -14,6 +14,24 @@ import (
 	"time"
 )
 
+// FindTool returns the path of a program that hack/tools.sh installs: the one in .tools/bin here or in a
+// folder above, else the one on PATH.
+func FindTool(name string) (string, error) {
+	if dir, err := os.Getwd(); err == nil {
+		for {
+			if found, err := exec.LookPath(filepath.Join(dir, ".tools", "bin", name)); err == nil {
+				return found, nil
+			}
+			parent := filepath.Dir(dir)
+			if parent == dir {
+				break
+			}
+			dir = parent
+		}
+	}
+	return exec.LookPath(name)
+}
+
 // Process is a child process whose output goes to a file.
 type Process struct {
 	name string

@@ -215,8 +215,8 @@ func specOf(service string, endpoints ...Endpoint) Spec {
 		Prometheus: v1alpha1.Prometheus{
 			Server: "main", Interval: &metav1.Duration{Duration: 15 * time.Second}, Preset: new(v1alpha1.PresetGo),
 			Queries: &v1alpha1.PrometheusQueries{
-				CPU: new("cpu"), Requests: new("requests"), Errors: new("errors"),
-				LatencyP50: new("p50"), LatencyP90: new("p90"), InFlight: new("inFlight"),
+				CPU: new(v1alpha1.PromQL("cpu")), Requests: new(v1alpha1.PromQL("requests")), Errors: new(v1alpha1.PromQL("errors")),
+				LatencyP50: new(v1alpha1.PromQL("p50")), LatencyP90: new(v1alpha1.PromQL("p90")), InFlight: new(v1alpha1.PromQL("inFlight")),
 			},
 		},
 	}

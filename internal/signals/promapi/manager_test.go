@@ -14,6 +14,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"evenkeel.io/controlplane/api/v1alpha1"
 	"evenkeel.io/controlplane/internal/signals"
 )
 
@@ -200,7 +201,7 @@ func TestTurns(t *testing.T) {
 
 		changed := specOf("shop/cart:80", Endpoint{Address: b})
 		changed.Prometheus.Interval = &metav1.Duration{Duration: 2 * time.Second}
-		changed.Prometheus.Queries.Requests = new("requests")
+		changed.Prometheus.Queries.Requests = new(v1alpha1.PromQL("requests"))
 		m.SetTargets([]Spec{changed})
 		if target := m.target(t, termRequests); target.Health != signals.Up {
 			t.Errorf("a change of endpoints forgets the query's health: %+v", target)

@@ -54,10 +54,10 @@ func queriesOf(s Spec, span time.Duration) (queries []query, inCores bool) {
 		families, _ = v1alpha1.Presets(*s.Prometheus.Preset)
 	}
 	about := selectorsOf(s)
-	add := func(t term, given *string, usual func() string) {
+	add := func(t term, given *v1alpha1.PromQL, usual func() string) {
 		text := ""
 		if given != nil {
-			text = strings.ReplaceAll(*given, windowVariable, window)
+			text = strings.ReplaceAll(string(*given), windowVariable, window)
 		} else {
 			text = usual()
 		}

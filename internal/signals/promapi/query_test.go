@@ -55,7 +55,7 @@ func TestDefaultQueries(t *testing.T) {
 	want[termCPULimit] = both("sum", "last_over_time(%[37s500ms])", "go_sched_gomaxprocs_threads", "", "")
 	check(t)
 
-	s.Prometheus.Queries = &v1alpha1.PrometheusQueries{CPU: new("mine[$window] / x[$window]"), Errors: new("failures")}
+	s.Prometheus.Queries = &v1alpha1.PrometheusQueries{CPU: new(v1alpha1.PromQL("mine[$window] / x[$window]")), Errors: new(v1alpha1.PromQL("failures"))}
 	want[termCPU], want[termErrors] = "mine[37s500ms] / x[37s500ms]", "failures"
 	delete(want, termCPULimit) // a query of the policy is of the limit already
 	check(t)

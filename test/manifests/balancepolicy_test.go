@@ -1,0 +1,233 @@
+package manifests
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"evenkeel.io/controlplane/internal/kubetest"
+	"evenkeel.io/controlplane/internal/source/dir"
+)
+
+// verdicts are what a directory and an API server say of the same policy; nil is yes.
+type verdicts struct {
+	file, server error
+	fields       []string // that the directory finds fault with
+}
+
+func (v verdicts) differ() bool { return (v.file == nil) != (v.server == nil) }
+
+func (v verdicts) String() string {
+	return fmt.Sprintf("the directory says:\n%v\nthe API server says:\n%v", v.file, v.server)
+}
+
+// judge asks both. The API server stores nothing.
+func judge(t *testing.T, client *kubernetes.Clientset, namespace string, policy []byte) (v verdicts) {
+	t.Helper()
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "policy.yaml"), policy, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	store, err := dir.Load(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range store.Problems {
+		v.fields = append(v.fields, p.Field)
+		v.file = errors.Join(v.file, fmt.Errorf("%s: %s", p.Field, p.Message))
+	}
+	v.server = client.RESTClient().Post().
+		AbsPath("apis", "evenkeel.io", "v1alpha1", "namespaces", namespace, "balancepolicies").
+		Param("dryRun", metav1.DryRunAll).Param("fieldValidation", metav1.FieldValidationStrict).
+		SetHeader("Content-Type", "application/yaml").Body(policy).
+		Do(t.Context()).Error()
+	if v.server != nil && !apierrors.IsInvalid(v.server) && !apierrors.IsBadRequest(v.server) {
+		t.Fatalf("the API server has other worries: %v", v.server)
+	}
+	return v
+}
+
+// TestFilesHaveTheSameVerdict: what a directory refuses of the BalancePolicies in our repository the API
+// server refuses too, in the same fields, and what the one takes the other takes.
+func TestFilesHaveTheSameVerdict(t *testing.T) {
+	server := kubetest.Shared(t)
+	client := clientFor(t, server)
+	for _, name := range []string{"shop", "demo"} {
+		if err := server.Apply(t.Context(), "", "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+"}}"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var refused, taken int
+	for _, pattern := range []string{"../../internal/source/dir/testdata/*/*.y*ml", "../../examples/*/*.yaml", "../../examples/*/config/*.yaml"} {
+		files, _ := filepath.Glob(pattern)
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for document := range bytes.SplitSeq(content, []byte("\n---\n")) {
+				if !bytes.Contains(document, []byte("kind: BalancePolicy")) {
+					continue
+				}
+				v := judge(t, client, namespaceOf(document), document)
+				if v.differ() {
+					t.Errorf("%s\n%v", file, v)
+				}
+				if v.file == nil {
+					taken++
+					continue
+				}
+				refused++
+				for _, field := range v.fields {
+					field, _, _ = strings.Cut(field, "errors[") // the API server names the whole map
+					if v.server != nil && !strings.Contains(v.server.Error(), field) && !strings.Contains(v.server.Error(), "unsupported value: NaN") {
+						t.Errorf("%s: the API server has no word on %s\n%v", file, field, v)
+					}
+				}
+			}
+		}
+	}
+	if refused < 11 || taken < 5 {
+		t.Errorf("%d refused and %d taken: the files have moved", refused, taken)
+	}
+}
+
+var namespace = regexp.MustCompile(`namespace: ([a-z]+)`)
+
+func namespaceOf(document []byte) string {
+	if match := namespace.FindSubmatch(document); match != nil {
+		return string(match[1])
+	}
+	return metav1.NamespaceDefault
+}
+
+// fields are values of one field each, on both sides of every bound. $ stands for the value.
+var fields = []struct {
+	spec   string
+	values []string
+}{
+	{`targetRefs: $`, []string{
+		`[]`, `{}`, `cart`, `null`,
+		`[` + strings.Repeat(`{group: "", kind: Service, name: a},`, 2) + `]`,
+		`[` + references(16) + `]`, `[` + references(17) + `]`,
+		`[{group: "", kind: Service, name: cart, port: 80}]`,
+	}},
+	{`targetRefs: [{group: $, kind: Service, name: cart}]`, []string{`""`, `core`, `gateway.networking.k8s.io`}},
+	{`targetRefs: [{group: $, kind: Gateway, name: cart}]`, []string{`""`, `gateway.networking.k8s.io`}},
+	{`targetRefs: [{group: "", kind: $, name: cart}]`, []string{`Service`, `service`, `Pod`, `""`}},
+	{`targetRefs: [{group: "", kind: Service, name: $}]`, []string{`cart`, `a.b`, `a..b`, `Cart`, `""`, `-a`, `a-`, `7`,
+		strings.Repeat("a", 253), strings.Repeat("a", 254)}},
+	{`mode: $`, []string{`Enforce`, `Shadow`, `Equal`, `enforce`, `""`}},
+	{`strategy: $`, []string{`Capacity`, `RTT`, `Static`, `Least`}},
+	{`base: $`, []string{`Equal`, `CPURequest`, `Memory`}},
+	{`blend: $`, percents},
+	{`publish: {deadband: $}`, percents},
+	{`publish: {urgent: $}`, percents},
+	{`publish: {metadata: $}`, []string{`Auto`, `Always`, `Never`, `auto`}},
+	{`publish: {interval: $}`, durations(2*time.Second, 10*time.Minute)},
+	{`capacity: {slowStart: $}`, durations(0, 15*time.Minute)},
+	{`capacity: {floor: $}`, []string{`1e-9`, `0.99`, `0`, `1`, `-0.1`, `"0.1"`}},
+	{`capacity: {ceiling: $}`, []string{`1.01`, `100`, `1`, `100.5`}},
+	{`capacity: {maxRatio: $}`, []string{`1`, `100`, `0.99`, `100.5`}},
+	{`capacity: {tilt: $}`, []string{`0`, `1`, `-0.1`, `1.1`}},
+	{`capacity: {configuredRequestsPerSecond: $}`, []string{`0`, `1e9`, `-1`, `.inf`}},
+	{`rtt: {quantile: $}`, []string{`0.5`, `0.9`, `0.90`, `0.95`, `1`}},
+	{`rtt: {alpha: $}`, []string{`0`, `10`, `-0.1`, `10.1`}},
+	{`rtt: {window: $}`, durations(2*time.Second, 5*time.Minute)},
+	{`signals: $`, []string{`{}`, `{scrape: {}}`, `{prometheus: {server: a}}`, `{scrape: {}, prometheus: {server: a}}`}},
+	{`signals: {loadReports: $}`, []string{`true`, `false`, `"true"`, `1`}},
+	{`signals: {scrape: {interval: $}}`, durations(500*time.Millisecond, time.Minute)},
+	{`signals: {scrape: {timeout: $}}`, []string{`1ns`, `24h`, `0s`, `-1s`, `soon`}},
+	{`signals: {scrape: {interval: 2s, timeout: $}}`, []string{`2s`, `2001ms`}},
+	{`signals: {scrape: {preset: $}}`, presets},
+	{`signals: {scrape: {cpu: $}}`, []string{`{counter: a}`, `{gauge: a}`, `{}`, `{counter: a, gauge: b}`}},
+	{`signals: {scrape: {cpu: {counter: $}}}`, families},
+	{`signals: {scrape: {cpu: {gauge: $}}}`, families},
+	{`signals: {scrape: {requests: $}}`, []string{`{counter: a}`, `{errors: {a: b}}`, `{errors: {}}`, `{}`}},
+	{`signals: {scrape: {requests: {counter: $}}}`, families},
+	{`signals: {scrape: {requests: {errors: $}}}`, []string{
+		`{code: "5.."}`, `{code: "["}`, `{code: "(?=a)"}`, `{code: ""}`, `{"5": a}`, `{"": a}`, `{le-gacy: a}`,
+		`{code: "` + strings.Repeat("a", 256) + `"}`, `{code: "` + strings.Repeat("a", 257) + `"}`, `{code: "` + strings.Repeat("ä", 129) + `"}`,
+		`{a: a, b: a, c: a, d: a, e: a, f: a, g: a, h: a}`, `{a: a, b: a, c: a, d: a, e: a, f: a, g: a, h: a, i: a}`,
+	}},
+	{`signals: {scrape: {latency: $}}`, []string{`{histogram: a}`, `{}`}},
+	{`signals: {scrape: {latency: {histogram: $}}}`, families},
+	{`signals: {scrape: {inFlight: $}}`, []string{`{gauge: a}`, `{}`}},
+	{`signals: {scrape: {inFlight: {gauge: $}}}`, families},
+	{`signals: {prometheus: $}`, []string{`{server: a}`, `{}`}},
+	{`signals: {prometheus: {server: $}}`, []string{`main`, `a-1`, `""`, `Main`, `a.b`, `-a`, strings.Repeat("a", 63), strings.Repeat("a", 64)}},
+	{`signals: {prometheus: {server: a, interval: $}}`, durations(time.Second, 2*time.Minute)},
+	{`signals: {prometheus: {server: a, preset: $}}`, presets},
+	{`signals: {prometheus: {server: a, queries: {cpu: $}}}`, queries},
+	{`signals: {prometheus: {server: a, queries: {requests: $}}}`, queries},
+	{`signals: {prometheus: {server: a, queries: {errors: $}}}`, queries},
+	{`signals: {prometheus: {server: a, queries: {latencyP50: $}}}`, queries},
+	{`signals: {prometheus: {server: a, queries: {latencyP90: $}}}`, queries},
+	{`signals: {prometheus: {server: a, queries: {inFlight: $}}}`, queries},
+}
+
+var (
+	percents = []string{`0%`, `100%`, `99.5%`, `100.0%`, `100.1%`, `-1%`, `8`, `"8"`, `""`}
+	presets  = []string{`go`, `grpc-go`, `envoy`, `node`, `vllm`, `java`}
+	families = []string{`a`, `a:b_c9`, `_`, `9a`, `a-b`, `""`}
+	queries  = []string{`rate(a[$window])`, `""`, `" \t"`, `"a\0"`, strings.Repeat("a", 4096), strings.Repeat("a", 4097), strings.Repeat("ä", 2049)}
+)
+
+func durations(low, high time.Duration) []string {
+	return []string{low.String(), high.String(), (low - 1).String(), (high + 1).String(), `1`, `""`, `2 seconds`, `1d`, fmt.Sprintf("%dms", high.Milliseconds())}
+}
+
+func references(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `{group: "", kind: Service, name: a%d}, `, i)
+	}
+	return b.String()
+}
+
+// TestFieldsHaveTheSameVerdict: the CRD knows the bounds that BalancePolicy.Validate knows.
+func TestFieldsHaveTheSameVerdict(t *testing.T) {
+	client := clientFor(t, kubetest.Shared(t))
+	for _, field := range fields {
+		t.Run(field.spec, func(t *testing.T) {
+			refused := 0
+			for _, value := range field.values {
+				spec := strings.ReplaceAll(field.spec, "$", value)
+				if !strings.Contains(spec, "targetRefs") {
+					spec = "targetRefs: [{group: '', kind: Service, name: cart}], " + spec
+				}
+				v := judge(t, client, metav1.NamespaceDefault, []byte("{apiVersion: evenkeel.io/v1alpha1, kind: BalancePolicy, metadata: {name: a}, spec: {"+spec+"}}"))
+				if v.server != nil {
+					refused++
+				}
+				if v.differ() {
+					t.Errorf("%.100s\n%v", value, v)
+				}
+			}
+			if refused == 0 || refused == len(field.values) {
+				t.Errorf("%d of %d values are refused: no bound is tried", refused, len(field.values))
+			}
+		})
+	}
+}
+
+// TestFilesMayLeaveOutTheGroup: the one difference. The type of targetRefs is Gateway API's, whose schema
+// wants the core group spelled out; in a file an absent string is an empty one, as it is to a Go program.
+func TestFilesMayLeaveOutTheGroup(t *testing.T) {
+	client := clientFor(t, kubetest.Shared(t))
+	v := judge(t, client, metav1.NamespaceDefault, []byte(`{apiVersion: evenkeel.io/v1alpha1, kind: BalancePolicy, metadata: {name: a},
+		spec: {targetRefs: [{kind: Service, name: cart}]}}`))
+	if v.file != nil || v.server == nil || !strings.Contains(v.server.Error(), "spec.targetRefs[0].group: Required value") {
+		t.Error(v)
+	}
+}
