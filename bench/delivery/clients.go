@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 )
 
@@ -197,11 +198,17 @@ func (s *Swarming) Await(limit time.Duration, r *Reached) error {
 type Counts struct {
 	Responses, Bodies int64 // bodies are resources in responses
 	Ended             int64 // streams that the server ended
+	Connections       int   // that are open
 }
 
 // Count tells the totals so far.
 func (s *Swarming) Count(_ struct{}, c *Counts) error {
 	*c = Counts{Responses: s.responses.Load(), Bodies: s.bodies.Load(), Ended: s.end.Load()}
+	for _, conn := range s.connections {
+		if conn.GetState() == connectivity.Ready {
+			c.Connections++
+		}
+	}
 	return nil
 }
 

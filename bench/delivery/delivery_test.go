@@ -94,6 +94,26 @@ func TestARunOverMutualTLS(t *testing.T) {
 	}
 }
 
+// TestClientsHaveTheirOwnConnections, as many as they are to: what one costs is half of what a stream costs.
+func TestClientsHaveTheirOwnConnections(t *testing.T) {
+	t.Parallel()
+	for perConnection, want := range map[int]int{1: 40, 4: 10} {
+		b := small()
+		b.perConnection = perConnection
+		r, err := b.start(t.Context(), scenarios[0].scaled(40, 2), "ours")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.stop()
+		if _, err := r.open(t.Context(), r.clients, 40, acking, false); err != nil {
+			t.Fatal(err)
+		}
+		if counts, err := r.count(t.Context()); err != nil || counts.Connections != want {
+			t.Errorf("%d connections of %d streams each, want %d (%v)", counts.Connections, perConnection, want, err)
+		}
+	}
+}
+
 // TestWhatDoesNotComeIsAnError: a client that waits in vain fails the run, and says how far it got.
 func TestWhatDoesNotComeIsAnError(t *testing.T) {
 	t.Parallel()
