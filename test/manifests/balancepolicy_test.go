@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -229,5 +230,28 @@ func TestFilesMayLeaveOutTheGroup(t *testing.T) {
 		spec: {targetRefs: [{kind: Service, name: cart}]}}`))
 	if v.file != nil || v.server == nil || !strings.Contains(v.server.Error(), "spec.targetRefs[0].group: Required value") {
 		t.Error(v)
+	}
+}
+
+// TestColumns: what kubectl get shows of a policy, under its short name and its category.
+func TestColumns(t *testing.T) {
+	server := kubetest.Shared(t)
+	namespace := server.Namespace(t)
+	if err := server.Apply(t.Context(), namespace, `{apiVersion: evenkeel.io/v1alpha1, kind: BalancePolicy, metadata: {name: cart},
+		spec: {targetRefs: [{group: "", kind: Service, name: basket}], mode: Shadow, strategy: RTT}}`); err != nil {
+		t.Fatal(err)
+	}
+	condition := func(kind, status string) string {
+		return `{"type": "` + kind + `", "status": "` + status + `", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}`
+	}
+	kubectl(t, server, "patch", "bp", "cart", "-n", namespace, "--subresource=status", "--type=merge", "-p",
+		`{"status": {"ancestors": [{"ancestorRef": {"name": "edge"}, "controllerName": "evenkeel.io/controlplane",
+		"conditions": [`+condition("Accepted", "True")+`, `+condition("Programmed", "False")+`]}]}}`)
+	got := strings.Split(kubectl(t, server, "get", "evenkeel", "-n", namespace), "\n")
+	if header := strings.Fields(got[0]); !slices.Equal(header, []string{"NAME", "TARGET", "MODE", "STRATEGY", "ACCEPTED", "PROGRAMMED", "AGE"}) {
+		t.Errorf("%q", header)
+	}
+	if row := strings.Fields(got[1]); !slices.Equal(row[:6], []string{"cart", "basket", "Shadow", "RTT", "True", "False"}) {
+		t.Errorf("%q", row)
 	}
 }
