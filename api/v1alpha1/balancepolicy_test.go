@@ -196,6 +196,7 @@ func TestValidate(t *testing.T) {
 		{target + "\nsignals: {scrape: {timeout: 0s}}", `spec.signals.scrape.timeout: Invalid value: "0s": must be more than 0s`},
 		{target + "\nsignals: {scrape: {interval: 1s, timeout: 2s}}", `spec.signals.scrape.timeout: Invalid value: "2s": must be at most the interval, 1s`},
 		{target + "\nsignals: {scrape: {preset: java}}", `spec.signals.scrape.preset: Unsupported value: "java"`},
+		{target + "\nsignals: {scrape: {requests: {errors: {a: x, b: x, c: x, d: x, e: x, f: x, g: x, h: x, i: x}}}}", `spec.signals.scrape.requests.errors: Too many: 9: must have at most 8 items`},
 		{target + "\nsignals: {scrape: {cpu: {}}}", `spec.signals.scrape.cpu: Invalid value: must have exactly one of counter and gauge`},
 		{target + "\nsignals: {scrape: {cpu: {counter: a, gauge: b}}}", `must have exactly one of counter and gauge`},
 		{target + "\nsignals: {scrape: {cpu: {counter: a-b}}}", `spec.signals.scrape.cpu.counter: Invalid value: "a-b": must be the name of a metric`},
