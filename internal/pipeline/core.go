@@ -188,7 +188,8 @@ func (c *core) serve(now time.Time, f *fleet, name string, next *snapshot.Snapsh
 		c.log.Error("a fleet's resources do not fit together; what it was served before is kept", "fleet", name, "missing", missing)
 		return
 	}
-	if f.served == nil || !f.served.EqualButEndpoints(next) {
+	newGeneration := f.served == nil || !f.served.EqualButEndpoints(next)
+	if newGeneration {
 		if restored, ok := c.restored.Generations[name]; ok && f.served == nil {
 			f.number = restored.Number
 			if restored.Content == next.Content() {
@@ -196,11 +197,13 @@ func (c *core) serve(now time.Time, f *fleet, name string, next *snapshot.Snapsh
 			}
 		}
 		f.number++
-		f.history = appendBounded(f.history, snapshot.Generation{Number: f.number, At: now, Why: why, Snapshot: next})
+	}
+	f.served = next.InGeneration(f.number)
+	if newGeneration {
+		f.history = appendBounded(f.history, snapshot.Generation{Number: f.number, At: now, Why: why, Snapshot: f.served})
 		c.unsaved = true
 	}
-	f.served = next
-	c.outgoing = append(c.outgoing, outgoing{name, next})
+	c.outgoing = append(c.outgoing, outgoing{name, f.served})
 }
 
 // rebuildEDSOnly makes the snapshots of clients that bring listeners and clusters of their own: the

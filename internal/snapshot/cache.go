@@ -27,6 +27,8 @@ type Cache struct {
 	nextID          uint64
 	wakers          map[string]map[uint64]func()
 	watches         map[string]map[uint64]*watch
+
+	following *following // nil for a Cache that is set
 }
 
 var _ cache.SnapshotCache = (*Cache)(nil)
@@ -62,13 +64,19 @@ func (c *Cache) Watch(key string, wake func()) (stop func()) {
 	id := c.nextID
 	if c.wakers[key] == nil {
 		c.wakers[key] = map[uint64]func(){}
+		if c.following != nil {
+			c.follow(key)
+		}
 	}
 	c.wakers[key][id] = wake
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if delete(c.wakers[key], id); len(c.wakers[key]) == 0 {
+		if delete(c.wakers[key], id); c.wakers[key] != nil && len(c.wakers[key]) == 0 {
 			delete(c.wakers, key)
+			if c.following != nil {
+				c.unfollow(key)
+			}
 		}
 	}
 }
@@ -116,6 +124,11 @@ func each(calls []func()) {
 func (c *Cache) ClearSnapshot(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.clear(key)
+}
+
+// clear is ClearSnapshot within the lock.
+func (c *Cache) clear(key string) {
 	delete(c.wanted, key)
 	delete(c.current, key)
 	delete(c.quarantine, key)

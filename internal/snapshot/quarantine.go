@@ -1,10 +1,6 @@
 package snapshot
 
-import (
-	"maps"
-
-	"evenkeel.io/controlplane/internal/translate"
-)
+import "evenkeel.io/controlplane/internal/translate"
 
 type resourceID struct {
 	kind translate.Type
@@ -66,9 +62,7 @@ func (c *Cache) withoutQuarantined(key string, s *Snapshot) *Snapshot {
 			delete(c.quarantine[key], id)
 			continue
 		}
-		tables := maps.Clone(s.tables)
-		tables[id.kind] = s.Table(id.kind).with([]*Resource{q.instead})
-		s = &Snapshot{tables: tables}
+		s = s.with(id.kind, s.Table(id.kind).with([]*Resource{q.instead}))
 	}
 	return s
 }

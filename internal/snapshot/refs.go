@@ -68,6 +68,13 @@ func clustersOf(rc *routev3.RouteConfiguration) []string {
 
 func connectionManagers(l *listenerv3.Listener) ([]*hcmv3.HttpConnectionManager, error) {
 	var out []*hcmv3.HttpConnectionManager
+	if api := l.GetApiListener().GetApiListener(); api != nil {
+		hcm := &hcmv3.HttpConnectionManager{}
+		if err := api.UnmarshalTo(hcm); err != nil {
+			return nil, fmt.Errorf("api_listener: %w", err)
+		}
+		out = append(out, hcm)
+	}
 	for i, chain := range l.GetFilterChains() {
 		for _, f := range chain.GetFilters() {
 			hcm := &hcmv3.HttpConnectionManager{}

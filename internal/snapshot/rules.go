@@ -138,8 +138,10 @@ func checkEndpoint(e *endpointv3.LbEndpoint, seen map[netip.AddrPort]bool) error
 }
 
 func checkListener(l *listenerv3.Listener) error {
-	if _, err := checkAddress(l.GetAddress()); err != nil {
-		return fmt.Errorf("address: %w", err)
+	if l.GetApiListener() == nil { // a gRPC client binds nothing
+		if _, err := checkAddress(l.GetAddress()); err != nil {
+			return fmt.Errorf("address: %w", err)
+		}
 	}
 	managers, err := connectionManagers(l)
 	if err != nil {

@@ -25,7 +25,8 @@ import (
 // Snapshot is everything a fleet is served. Immutable, safe for concurrent use; a nil Snapshot is
 // empty. It is a cache.ResourceSnapshot, so any cache of go-control-plane serves it.
 type Snapshot struct {
-	tables map[translate.Type]*Table
+	tables     map[translate.Type]*Table
+	generation uint64
 }
 
 var _ cache.ResourceSnapshot = (*Snapshot)(nil)
@@ -52,7 +53,7 @@ func (s *Snapshot) after(before *Snapshot) *Snapshot {
 	if before == nil {
 		return s
 	}
-	next := &Snapshot{tables: map[translate.Type]*Table{}}
+	next := &Snapshot{tables: map[translate.Type]*Table{}, generation: s.generation}
 	for t, table := range s.tables {
 		next.tables[t] = table.after(before.tables[t])
 	}
@@ -69,9 +70,27 @@ func (s *Snapshot) WithEndpoints(changed ...*Resource) *Snapshot {
 	if s == nil {
 		s = New()
 	}
+	return s.with(translate.EDS, next)
+}
+
+// with is s with another table of that type.
+func (s *Snapshot) with(t translate.Type, table *Table) *Snapshot {
 	tables := maps.Clone(s.tables)
-	tables[translate.EDS] = next
-	return &Snapshot{tables: tables}
+	tables[t] = table
+	return &Snapshot{tables: tables, generation: s.generation}
+}
+
+// InGeneration is s as the fleet's generation of that number, or, of load assignments, within it.
+func (s *Snapshot) InGeneration(number uint64) *Snapshot {
+	return &Snapshot{tables: s.tables, generation: number}
+}
+
+// Generation is the number of the fleet's Generation that s belongs to, 0 if it has none.
+func (s *Snapshot) Generation() uint64 {
+	if s == nil {
+		return 0
+	}
+	return s.generation
 }
 
 // Resources are the resources of a type by name. The map must not be changed.

@@ -3,43 +3,35 @@ package xds_test
 import (
 	"context"
 	"encoding/json"
-	"net"
-	"strconv"
+	"fmt"
+	"math"
 	"testing"
 	"time"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	roundrobinv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
-	wrrlocalityv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/wrr_locality/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	grpcpeer "google.golang.org/grpc/peer"
+	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 	grpcxds "google.golang.org/grpc/xds"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/wrapperspb"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/translate"
 )
 
-// mesh is grpc-go's own xDS client, the second data plane, against our server, with backends that
-// serve the health service.
+// mesh is grpc-go's own xDS client, the second data plane, against our server. Its backends know no method
+// at all: that one answered "unimplemented" says that it was asked, and who was.
 type mesh struct {
 	*testing.T
 	running
 	backends []string // addresses
-	client   healthgrpc.HealthClient
+	resolver resolver.Builder
 }
 
 func newMesh(t *testing.T, backends int) *mesh {
@@ -47,7 +39,6 @@ func newMesh(t *testing.T, backends int) *mesh {
 	for range backends {
 		lis := listen(t)
 		s := grpc.NewServer()
-		healthgrpc.RegisterHealthServer(s, health.NewServer())
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -59,52 +50,104 @@ func newMesh(t *testing.T, backends int) *mesh {
 		})
 		m.backends = append(m.backends, lis.Addr().String())
 	}
-	return m
-}
-
-// dial opens the channel; it is called once there is something to serve.
-func (m *mesh) dial() {
 	bootstrap, err := json.Marshal(map[string]any{
-		"xds_servers": []any{map[string]any{"server_uri": m.address, "channel_creds": []any{map[string]any{"type": "insecure"}}, "server_features": []string{"xds_v3"}}},
+		"xds_servers": []any{map[string]any{"server_uri": m.address, "channel_creds": []any{map[string]any{"type": "insecure"}}}},
 		"node":        map[string]any{"id": "checkout-1", "cluster": fleet},
 	})
 	if err != nil {
 		m.Fatal(err)
 	}
-	resolver, err := grpcxds.NewXDSResolverWithConfigForTesting(bootstrap)
-	if err != nil {
+	if m.resolver, err = grpcxds.NewXDSResolverWithConfigForTesting(bootstrap); err != nil {
 		m.Fatal(err)
 	}
-	conn, err := grpc.NewClient("xds:///web", grpc.WithResolvers(resolver), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return m
+}
+
+// service is a Service with these backends; weight i is that of the i-th, 1 if there are none.
+func (m *mesh) service(name string, backends []string, weights ...float64) *catalog.Service {
+	s := &catalog.Service{Name: name}
+	for i, b := range backends {
+		e := catalog.Endpoint{Address: b, Zone: "a", Base: 1, Multiplier: 1}
+		if weights != nil {
+			e.Base = weights[i]
+		}
+		s.Endpoints = append(s.Endpoints, e)
+	}
+	return s
+}
+
+// toAll are routes of everything to a Service, for all hosts.
+func toAll(service string) []catalog.VirtualHost {
+	return []catalog.VirtualHost{{Domain: "*", Routes: []catalog.Route{{Backends: []catalog.Backend{{Service: service, Weight: 1}}}}}}
+}
+
+// serve serves a Gateway with one listener, as Envoys are served it.
+func (m *mesh) serve(hosts []catalog.VirtualHost, dropPercent uint32, services ...*catalog.Service) {
+	m.Helper()
+	f := &catalog.Fleet{Name: fleet, Listeners: []catalog.Listener{{Name: fleet + "/8080", Port: 8080, VirtualHosts: hosts}}}
+	unencoded := translate.Fleet(f, translate.Options{})
+	for _, s := range services {
+		a := translate.Assignment(s, nil)
+		if dropPercent > 0 {
+			a.Message.(*endpointv3.ClusterLoadAssignment).Policy = &endpointv3.ClusterLoadAssignment_Policy{
+				DropOverloads: []*endpointv3.ClusterLoadAssignment_Policy_DropOverload{{
+					Category: "overload", DropPercentage: &typev3.FractionalPercent{Numerator: dropPercent},
+				}},
+			}
+		}
+		unencoded = append(unencoded, translate.Cluster(s), a)
+	}
+	var all []served
+	for _, r := range unencoded {
+		e, err := snapshot.Encode(r)
+		if err != nil {
+			m.Fatal(err)
+		}
+		all = append(all, e)
+	}
+	m.set(fleet, snapshotOf(all...))
+}
+
+// channel is a client's to a name.
+type channel struct {
+	*mesh
+	conn *grpc.ClientConn
+}
+
+func (m *mesh) dial(name string, options ...grpc.DialOption) channel {
+	m.Helper()
+	options = append(options, grpc.WithResolvers(m.resolver), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("xds:///"+name, options...)
 	if err != nil {
 		m.Fatal(err)
 	}
 	m.Cleanup(func() { conn.Close() })
-	m.client = healthgrpc.NewHealthClient(conn)
+	return channel{m, conn}
 }
 
-// check is one request; it returns the address of the backend that answered.
-func (m *mesh) check() (string, error) {
-	ctx, cancel := context.WithTimeout(m.Context(), patience)
+// call sends a request, and returns who answered it: "" if the client refused to send it.
+func (c channel) call(method string, headers ...string) string {
+	c.Helper()
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(c.Context(), headers...), patience)
 	defer cancel()
 	var by grpcpeer.Peer
-	_, err := m.client.Check(ctx, &healthgrpc.HealthCheckRequest{}, grpc.Peer(&by), grpc.WaitForReady(true))
-	if err != nil {
-		return "", err
+	err := c.conn.Invoke(ctx, method, &emptypb.Empty{}, &emptypb.Empty{}, grpc.Peer(&by))
+	switch status.Code(err) {
+	case codes.Unimplemented:
+		return by.Addr.String()
+	case codes.Unavailable:
+		return ""
 	}
-	return by.Addr.String(), nil
+	c.Fatalf("%s: %v", method, err)
+	return ""
 }
 
-// shares counts where n requests went; refused ones are counted under "". grpc-go itself refuses some
-// when a route changes to a cluster that it did not know: its routes may be newer than its pickers.
-func (m *mesh) shares(n int) map[string]int {
+// shares counts where n requests went. grpc-go itself refuses some when a route changes to a cluster that
+// it did not know: its routes may be newer than its pickers.
+func (c channel) shares(n int) map[string]int {
 	counts := map[string]int{}
 	for range n {
-		backend, err := m.check()
-		if err != nil && status.Code(err) != codes.Unavailable {
-			m.Fatal(err)
-		}
-		counts[backend]++
+		counts[c.call("/shop.Cart/Get")]++
 	}
 	return counts
 }
@@ -119,156 +162,160 @@ func (m *mesh) until(what string, holds func() bool) {
 	}
 }
 
-// unchecked is a resource as snapshot.Encode would make it, without its validation.
-func unchecked(t translate.Type, name string, m proto.Message) served {
-	r, err := snapshot.EncodeUnchecked(translate.Resource{Type: t, Name: name, Message: m, Source: "a test"})
-	if err != nil {
-		panic(err)
-	}
-	return r
-}
-
-// apiListener is what grpc-go asks for by the name in its target: a listener that binds nothing.
-func apiListener(name, routes string) served {
-	hcm := &hcmv3.HttpConnectionManager{
-		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: overADS}},
-		HttpFilters:    []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(&routerv3.Router{})}}},
-	}
-	return unchecked(translate.LDS, name, &listenerv3.Listener{Name: name, ApiListener: &listenerv3.ApiListener{ApiListener: packed(hcm)}})
-}
-
-func (m *mesh) service(name string, backends ...string) *catalog.Service {
-	s := &catalog.Service{Name: name, HTTP2: true}
-	for _, b := range backends {
-		s.Endpoints = append(s.Endpoints, catalog.Endpoint{Address: b, Zone: "a", Base: 1, Multiplier: 1})
-	}
-	return s
-}
-
-// rendered are a Service's cluster and assignment, as Envoys are served them.
-func rendered(t *testing.T, s *catalog.Service) []served {
-	var out []served
-	for _, r := range []translate.Resource{translate.Cluster(s), translate.Assignment(s, nil)} {
-		e, err := snapshot.Encode(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, e)
-	}
-	return out
-}
-
-// renderedRoutes are those of a Gateway's listener that sends everything to a Service.
-func renderedRoutes(t *testing.T, listener, service string) served {
-	f := &catalog.Fleet{Listeners: []catalog.Listener{{Name: listener, Port: 80, VirtualHosts: []catalog.VirtualHost{{
-		Domain: "*", Routes: []catalog.Route{{Backends: []catalog.Backend{{Service: service, Weight: 1}}}},
-	}}}}}
-	for _, r := range translate.Fleet(f, translate.Options{}) {
-		if r.Type == translate.RDS {
-			e, err := snapshot.Encode(r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return e
-		}
-	}
-	t.Fatal("a fleet without routes")
-	return nil
-}
-
-// TestGRPCTakesWhatEnvoysAreServed: clusters, assignments and routes as they are made for Envoys are
-// good for grpc-go too, once a listener that binds nothing leads it to them.
-func TestGRPCTakesWhatEnvoysAreServed(t *testing.T) {
-	m := newMesh(t, 3)
-	cart, pay := m.service("shop/cart:80", m.backends[:2]...), m.service("shop/pay:80", m.backends[2])
-	resources := append(rendered(t, cart), rendered(t, pay)...)
-	route := func(name string) *snapshot.Snapshot {
-		return snapshotOf(append(resources, apiListener("web", "web"), renderedRoutes(t, "web", name))...)
-	}
-	m.set(fleet, route(cart.Name))
-	m.dial()
-	got := m.shares(50)
-	if got[m.backends[0]] == 0 || got[m.backends[1]] == 0 || got[m.backends[0]]+got[m.backends[1]] != 50 {
-		t.Errorf("requests went %v, expected both endpoints of cart", got)
-	}
-	m.set(fleet, route(pay.Name))
-	m.until("a request to pay", func() bool { return m.shares(1)[m.backends[2]] == 1 })
+func (m *mesh) nothingRefused() {
+	m.Helper()
 	if n := m.refusals(); len(n) != 0 {
-		t.Errorf("grpc-go refused %+v", n)
+		m.Errorf("grpc-go refused %+v", n)
 	}
 }
 
-// byLocality renders weights as grpc-go's round_robin heeds them: a locality per endpoint, with the
-// weight on it.
-func byLocality(name string, weights map[string]uint32, dropPercent uint32) served {
-	a := &endpointv3.ClusterLoadAssignment{ClusterName: name}
-	for address, weight := range weights {
-		host, port, _ := net.SplitHostPort(address)
-		number, _ := strconv.Atoi(port)
-		endpoint := at(number)
-		endpoint.GetSocketAddress().Address = host
-		a.Endpoints = append(a.Endpoints, &endpointv3.LocalityLbEndpoints{
-			Locality: &corev3.Locality{Zone: "a", SubZone: address}, LoadBalancingWeight: wrapperspb.UInt32(weight),
-			LbEndpoints: []*endpointv3.LbEndpoint{{LoadBalancingWeight: wrapperspb.UInt32(weight),
-				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: endpoint}}}},
-		})
-	}
-	if dropPercent > 0 {
-		a.Policy = &endpointv3.ClusterLoadAssignment_Policy{DropOverloads: []*endpointv3.ClusterLoadAssignment_Policy_DropOverload{{
-			Category: "overload", DropPercentage: &typev3.FractionalPercent{Numerator: dropPercent},
-		}}}
-	}
-	return encoded(translate.EDS, name, a)
+// near allows for six standard deviations of a share of n.
+func near(count, n int, share float64) bool {
+	return math.Abs(float64(count)-share*float64(n)) <= 6*math.Sqrt(float64(n)*share*(1-share))
 }
 
-func wrrLocality(name string) served {
-	policy := func(name string, m proto.Message) *clusterv3.LoadBalancingPolicy {
-		return &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{{
-			TypedExtensionConfig: &corev3.TypedExtensionConfig{Name: name, TypedConfig: packed(m)},
-		}}}
-	}
-	return encoded(translate.CDS, name, &clusterv3.Cluster{
-		Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{ServiceName: name, EdsConfig: overADS},
-		LoadBalancingPolicy: policy("wrr_locality", &wrrlocalityv3.WrrLocality{
-			EndpointPickingPolicy: policy("round_robin", &roundrobinv3.RoundRobin{}),
-		}),
-	})
-}
-
-// TestGRPCHeedsWeightsOfLocalities shows the form in which weights and drops reach grpc-go. Bounds are
-// six standard deviations of the share, and more.
-func TestGRPCHeedsWeightsOfLocalities(t *testing.T) {
-	m := newMesh(t, 2)
-	a, b := m.backends[0], m.backends[1]
-	serve := func(weightA, weightB, drop uint32) {
-		m.set(fleet, snapshotOf(apiListener("web", "web"), routes("web", "shop/cart:80"), wrrLocality("shop/cart:80"),
-			byLocality("shop/cart:80", map[string]uint32{a: weightA, b: weightB}, drop)))
-	}
-	serve(3, 1, 0)
-	m.dial()
-	near := func(count, n int, share float64) bool { return abs(float64(count)/float64(n)-share) < 0.1 }
-	m.until("both endpoints", func() bool { got := m.shares(20); return got[a] > 0 && got[b] > 0 })
-	if got := m.shares(1000); !near(got[a], 1000, 0.75) || got[""] > 0 {
+// TestGRPCHeedsWeights and their changes, with no request failed, and no longer sends to an endpoint that
+// is gone.
+func TestGRPCHeedsWeights(t *testing.T) {
+	const cart = "shop/cart:80"
+	m := newMesh(t, 3)
+	a, b, late := m.backends[0], m.backends[1], m.backends[2]
+	m.serve(toAll(cart), 0, m.service(cart, m.backends[:2], 3, 1))
+	c := m.dial(fleet + "/8080")
+	m.until("both endpoints", func() bool { got := c.shares(20); return got[a] > 0 && got[b] > 0 })
+	if got := c.shares(1000); !near(got[a], 1000, 0.75) || got[""] > 0 {
 		t.Errorf("at 3 to 1 requests went %v", got)
 	}
-	serve(1, 3, 0)
-	m.until("the shares of 1 to 3, with no request failed", func() bool {
-		got := m.shares(400)
+	unfailed := func(n int) map[string]int {
+		t.Helper()
+		got := c.shares(n)
 		if got[""] > 0 {
-			t.Fatalf("a change of weights failed %d requests", got[""])
+			t.Fatalf("a change of endpoints failed %d requests", got[""])
 		}
-		return near(got[b], 400, 0.75)
-	})
-	serve(1, 3, 100)
-	m.until("every request dropped", func() bool { return m.shares(20)[""] == 20 })
-	serve(1, 3, 30)
-	m.until("three in ten dropped", func() bool { return near(m.shares(400)[""], 400, 0.3) })
-	serve(1, 3, 0)
-	m.until("none dropped", func() bool { return m.shares(40)[""] == 0 })
-	if n := m.refusals(); len(n) != 0 {
-		t.Errorf("grpc-go refused %+v", n)
+		return got
 	}
+	m.serve(toAll(cart), 0, m.service(cart, m.backends[:2], 1, 3))
+	m.until("the shares of 1 to 3", func() bool { return near(unfailed(400)[b], 400, 0.75) })
+	m.serve(toAll(cart), 0, m.service(cart, m.backends, 1, 1, 2))
+	m.until("the shares of 1, 1 and 2", func() bool { got := unfailed(400); return near(got[late], 400, 0.5) && near(got[a], 400, 0.25) })
+	m.serve(toAll(cart), 0, m.service(cart, m.backends[1:], 1, 1))
+	m.until("nothing for the endpoint that is gone", func() bool { return unfailed(50)[a] == 0 })
+	if got := unfailed(400); got[a] > 0 || !near(got[b], 400, 0.5) {
+		t.Errorf("of two equal endpoints that are left requests went %v", got)
+	}
+	m.nothingRefused()
 }
 
-func abs(x float64) float64 { return max(x, -x) }
+// TestGRPCDropsWhatItIsTold, in proportion, and nothing any more when it is not.
+func TestGRPCDropsWhatItIsTold(t *testing.T) {
+	const cart = "shop/cart:80"
+	m := newMesh(t, 2)
+	serve := func(percent uint32) { m.serve(toAll(cart), percent, m.service(cart, m.backends)) }
+	serve(30)
+	c := m.dial(fleet + "/8080")
+	m.until("an answer", func() bool { return c.call("/shop.Cart/Get") != "" })
+	const n = 1500
+	if got := c.shares(n); !near(got[""], n, 0.3) {
+		t.Errorf("%d of %d dropped, expected 30 %%", got[""], n)
+	}
+	serve(100)
+	m.until("every request dropped", func() bool { return c.shares(20)[""] == 20 })
+	serve(0)
+	m.until("none dropped", func() bool { return c.shares(40)[""] == 0 })
+	m.nothingRefused()
+}
+
+// TestGRPCFollowsRoutes of every kind that there is: it takes them, goes where an Envoy would send the
+// request, and nowhere where it cannot do to the request what an Envoy would.
+func TestGRPCFollowsRoutes(t *testing.T) {
+	const cart, pay = "shop/cart:80", "shop/pay:80"
+	m := newMesh(t, 2)
+	backend := map[string]string{m.backends[0]: "cart", m.backends[1]: "pay", "": "nobody"}
+	to := func(name string) []catalog.Backend { return []catalog.Backend{{Service: name, Weight: 1}} }
+	at := func(kind catalog.MatchType, path string) catalog.Match {
+		return catalog.Match{Path: catalog.PathMatch{Type: kind, Value: path}}
+	}
+	only := func(match catalog.Match, change func(*catalog.Match)) catalog.Match { change(&match); return match }
+	root := at(catalog.Prefix, "/")
+	tenant := catalog.HeaderChange{Set: []catalog.Header{{Name: "x-tenant", Value: "a"}}}
+	elsewhere := "/shop.Elsewhere"
+	shop := []catalog.Route{
+		{Match: only(root, func(m *catalog.Match) {
+			m.Queries = []catalog.ValueMatch{{Name: "q", Type: catalog.Regex, Value: ".*"}}
+		}), Backends: to(pay)},
+		{Match: only(root, func(m *catalog.Match) { m.Method = "GET" }), Backends: to(pay)},
+		{Match: only(root, func(m *catalog.Match) {
+			m.Headers = []catalog.ValueMatch{{Name: "x-team", Type: catalog.Exact, Value: "pay"}, {Name: "x-build", Type: catalog.Regex, Value: "[0-9]+"}}
+		}), Backends: to(pay)},
+		{Match: only(at(catalog.Prefix, "/shop.Pay"), func(m *catalog.Match) { m.Method = "POST" }), Backends: to(pay), Timeout: 30 * time.Second},
+		{Match: at(catalog.Prefix, "/shop.Cart/Checkout"), Backends: to(pay), BackendTimeout: 30 * time.Second},
+		{Match: at(catalog.Exact, "/shop.Cart/Pay"), Backends: to(pay)},
+		{Match: at(catalog.Regex, "/shop[.]v[0-9]+[.]Pay/.*"), Backends: to(pay), ResponseHeaders: tenant},
+		{Match: at(catalog.Prefix, "/shop.Moved"), Redirect: &catalog.Redirect{Hostname: "new.example.com", Code: 302}},
+		{Match: at(catalog.Prefix, "/shop.Rewritten"), Backends: to(cart), Rewrite: &catalog.Rewrite{Path: &catalog.PathChange{Prefix: &elsewhere}}},
+		{Match: at(catalog.Prefix, "/shop.Renamed"), Backends: to(cart), Rewrite: &catalog.Rewrite{Hostname: "inner.example.com"}},
+		{Match: at(catalog.Prefix, "/shop.Changed"), Backends: to(cart), RequestHeaders: tenant},
+		{Match: at(catalog.Prefix, "/shop.Nobody"), Backends: []catalog.Backend{{Weight: 1}}},
+		{Match: at(catalog.Prefix, "/shop.Split"), Backends: []catalog.Backend{{Service: cart, Weight: 50}, {Weight: 25}, {Service: pay, Weight: 25, RequestHeaders: tenant}}},
+		{Match: root, Backends: to(cart)},
+	}
+	m.serve([]catalog.VirtualHost{
+		{Domain: "shop.example.com", Routes: shop},
+		{Domain: "*.example.com", Routes: []catalog.Route{{Match: root, Backends: to(pay)}}},
+		{Domain: "*", Routes: []catalog.Route{{Match: root, Backends: to(cart)}}},
+	}, 0, m.service(cart, m.backends[:1]), m.service(pay, m.backends[1:]))
+
+	c := m.dial("shop.example.com")
+	m.until("an answer of each", func() bool { return c.call("/shop.Cart/Get") != "" && c.call("/shop.Pay/Pay") != "" })
+	for _, want := range []struct {
+		method, by string
+		headers    []string
+	}{
+		{"/shop.Cart/Get", "cart", nil},
+		{"/shop.Cart/Get", "pay", []string{"x-team", "pay", "x-build", "7"}},
+		{"/shop.Cart/Get", "cart", []string{"x-team", "pay", "x-build", "seven"}},
+		{"/shop.Pay/Pay", "pay", nil},
+		{"/shop.Payment/Pay", "cart", nil},
+		{"/shop.Cart/Checkout", "pay", nil},
+		{"/shop.Cart/CheckoutLater", "cart", nil},
+		{"/shop.Cart/Pay", "pay", nil},
+		{"/shop.v2.Pay/Pay", "pay", nil},
+		{"/shop.Moved/Get", "nobody", nil},
+		{"/shop.Rewritten/Get", "nobody", nil},
+		{"/shop.Renamed/Get", "nobody", nil},
+		{"/shop.Changed/Get", "nobody", nil},
+		{"/shop.Nobody/Get", "nobody", nil},
+	} {
+		if got := backend[c.call(want.method, want.headers...)]; got != want.by {
+			t.Errorf("%s %v went to %s, expected %s", want.method, want.headers, got, want.by)
+		}
+	}
+	split := map[string]int{}
+	for range 400 {
+		split[backend[c.call("/shop.Split/Get")]]++
+	}
+	if split["pay"] > 0 || !near(split["nobody"], 400, 0.5) {
+		t.Errorf("of a split that half can be sent requests went %v", split)
+	}
+	for _, want := range []struct{ name, authority, by string }{
+		{"shop.example.com:8080", "", "cart"},
+		{fleet + "/8080", "", "cart"}, // of any host
+		{fleet + "/8080", "api.example.com", "pay"},
+		{fleet + "/8080", "api.example.com:8080", "pay"},
+	} {
+		var options []grpc.DialOption
+		if want.authority != "" {
+			options = append(options, grpc.WithAuthority(want.authority))
+		}
+		c := m.dial(want.name, options...)
+		m.until(fmt.Sprintf("an answer for %v", want), func() bool { return c.call("/shop.Cart/Get") != "" })
+		if got := backend[c.call("/shop.Cart/Get")]; got != want.by {
+			t.Errorf("xds:///%s as %q reached %s, expected %s", want.name, want.authority, got, want.by)
+		}
+	}
+
+	m.serve([]catalog.VirtualHost{{Domain: "shop.example.com", Routes: []catalog.Route{{Match: root, Backends: to(pay)}}}},
+		0, m.service(cart, m.backends[:1]), m.service(pay, m.backends[1:]))
+	m.until("the new route", func() bool { return backend[c.call("/shop.Cart/Get")] == "pay" })
+	m.nothingRefused()
+}

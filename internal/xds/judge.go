@@ -23,6 +23,7 @@ type refusal struct {
 // refused is a version of a resource that somebody did not take.
 type refused struct {
 	fleet         string
+	grpc          bool // in the rendering for gRPC clients
 	kind          translate.Type
 	name, version string
 }
@@ -71,23 +72,23 @@ func (r *refusals) foundTaken(what refused) {
 // fault if no node of the fleet has accepted this version, and two refused it, or the only one that there
 // is: then all are served the version again that was accepted last, which judge returns, until the
 // resource changes. Otherwise a node that is old, or hostile, or has no room for a port, would decide for
-// its whole fleet.
+// its whole fleet. Here the Envoys of a fleet and its gRPC clients are two, as they are served two versions.
 //
 // All of a large fleet may refuse the same within a moment. The streams are gone through for the first few.
 func (r *Registry) judge(by facts, kind translate.Type, suspect session.Suspect) *snapshot.Resource {
-	if now := r.cache.Current(by.fleet).Get(kind, suspect.Name); now == nil || now.Version != suspect.Version {
+	if now := r.cacheOf(by).Current(by.fleet).Get(kind, suspect.Name); now == nil || now.Version != suspect.Version {
 		return nil // a removal, or it is not served any more
 	}
-	what := refused{by.fleet, kind, suspect.Name, suspect.Version}
+	what := refused{by.fleet, by.grpc(), kind, suspect.Name, suspect.Version}
 	count, taken := r.refusals.note(what, by.id)
-	if taken || count < witnesses && r.nodesOf(by.fleet) > 1 {
+	if taken || count < witnesses && r.nodesLike(by) > 1 {
 		return nil
 	}
 	var good *snapshot.Resource
 	for _, s := range r.list() {
 		f, version, held := s.held(kind, suspect.Name)
 		switch {
-		case f.fleet != by.fleet:
+		case f.fleet != by.fleet, f.grpc() != by.grpc():
 		case version == suspect.Version:
 			r.refusals.foundTaken(what)
 			return nil
@@ -95,7 +96,7 @@ func (r *Registry) judge(by facts, kind translate.Type, suspect session.Suspect)
 			good = held
 		}
 	}
-	if good == nil || !r.cache.Quarantine(by.fleet, kind, suspect.Name, suspect.Version, good) {
+	if good == nil || !r.cacheOf(by).Quarantine(by.fleet, kind, suspect.Name, suspect.Version, good) {
 		return nil
 	}
 	r.opts.Log.Warn("a resource is taken back for the whole fleet: no node accepted it", "fleet", by.fleet, "type", typeLabel(kind),
@@ -103,13 +104,13 @@ func (r *Registry) judge(by facts, kind translate.Type, suspect session.Suspect)
 	return good
 }
 
-// nodesOf is how many nodes of a fleet are connected.
-func (r *Registry) nodesOf(fleet string) int {
+// nodesLike is how many nodes are connected that are served the same as this one.
+func (r *Registry) nodesLike(by facts) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := 0
 	for node := range r.nodes {
-		if node.fleet == fleet {
+		if node.fleet == by.fleet && node.grpc == by.grpc() {
 			n++
 		}
 	}

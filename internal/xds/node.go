@@ -10,6 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
+	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/translate"
 )
 
@@ -21,19 +22,39 @@ type FleetHash struct{}
 // ID implements cache.NodeHash.
 func (FleetHash) ID(n *corev3.Node) string { return n.GetCluster() }
 
-// assumedWorkers stands in for a node that does not say how many workers it has.
-const assumedWorkers = 4
-
 const (
 	maxNodeID  = 256
 	maxCluster = 512 // two Kubernetes names and a separator fit with room
 	maxFact    = 128 // any other text of a node; longer ones are cut
 )
 
+// grpcStreams is how many times more streams a gRPC client may have than an Envoy: it has one for each name
+// that it dials (gRFC A71).
+const grpcStreams = 16
+
 // facts are what we keep of a Node, which is 61 KB for an Envoy: mostly the list of its extensions.
 type facts struct {
 	id, fleet, build, agent, zone string
 	workers                       int
+}
+
+// grpc says whether the node is a gRPC client, which is served a rendering of its own.
+func (f facts) grpc() bool { return strings.HasPrefix(f.agent, translate.GRPCAgents) }
+
+// assumedWorkers stands in for what a node does not say of itself.
+func (f facts) assumedWorkers() int {
+	if f.grpc() {
+		return 1
+	}
+	return 4
+}
+
+// cacheOf is the Cache that a node is served.
+func (r *Registry) cacheOf(f facts) *snapshot.Cache {
+	if f.grpc() {
+		return r.forGRPC
+	}
+	return r.cache
 }
 
 func factsOf(n *corev3.Node) (facts, error) {

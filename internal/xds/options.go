@@ -21,8 +21,9 @@ const maxRetry = 10 * time.Minute
 // Options of a Server. The zero value serves plaintext with the default bounds and keeps its metrics
 // to itself.
 type Options struct {
-	// Identifier is sent as control_plane.identifier with every response, so that a node's own
-	// config dump says which replica it listens to.
+	// Identifier names the replica. "<Identifier>/<generation>", or the Identifier where there are no
+	// generations, is the control_plane.identifier of every response, so that a node's own config dump
+	// says whom it listens to and how far it is.
 	Identifier string
 
 	// TLS of the listener; nil is plaintext, for loopback only.
@@ -51,7 +52,8 @@ type Options struct {
 	MaxStreams int
 
 	// MaxNodeStreams bounds the ADS streams of one node; one more is refused with ResourceExhausted. A node
-	// that comes back before its old stream is known to be dead has two. Default 4.
+	// that comes back before its old stream is known to be dead has two; a gRPC client, which has one for
+	// each name that it dials, may have 16 times as many. Default 4.
 	MaxNodeStreams int
 
 	// StreamsPerSecond bounds how many streams are taken in a second, and in a burst; others are refused

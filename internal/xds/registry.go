@@ -9,9 +9,7 @@ import (
 	"sync"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
 	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/translate"
@@ -25,6 +23,7 @@ import (
 // of streams and holds one of them at a time, for as long as it takes to compare versions.
 type Registry struct {
 	cache       *snapshot.Cache
+	forGRPC     *snapshot.Cache // the same fleets for gRPC clients
 	opts        Options
 	metrics     metrics
 	sessions    map[string]*session.Options // by protocol
@@ -39,7 +38,10 @@ type Registry struct {
 	nodes   map[nodeKey]int // how many streams each has that said who it is
 }
 
-type nodeKey struct{ id, fleet string }
+type nodeKey struct {
+	id, fleet string
+	grpc      bool
+}
 
 func newRegistry(cache *snapshot.Cache, opts Options) *Registry {
 	r := &Registry{
@@ -51,14 +53,16 @@ func newRegistry(cache *snapshot.Cache, opts Options) *Registry {
 		streams:  map[*adsStream]struct{}{},
 		nodes:    map[nodeKey]int{},
 	}
-	controlPlane, _ := proto.Marshal(&corev3.ControlPlane{Identifier: opts.Identifier}) // a string: cannot fail
 	for _, protocol := range []string{delta, sotw} {
 		r.sessions[protocol] = &session.Options{
-			Protocol: session.Protocol(protocol), ControlPlane: controlPlane,
+			Protocol: session.Protocol(protocol), Identifier: opts.Identifier,
 			MaxTypes: maxTypes, MaxNames: opts.MaxNames,
 			Wait: opts.Wait, Retry: opts.Retry, MaxRetry: maxRetry, Select: r.selections.Of,
 		}
 	}
+	r.forGRPC = cache.ForGRPC(func(err error) {
+		opts.Log.Error("a resource is not valid for gRPC clients; they are served the one before, if there was one", "error", err)
+	})
 	r.convergence = &convergence{
 		registry: r, acked: make(chan struct{}, 1), seconds: r.metrics.convergence, pending: map[string]*change{},
 	}
@@ -103,13 +107,14 @@ func (r *Registry) Proxies() []Proxy {
 // Nacks are the last refusals, newest first. A node that refuses the same again counts up its entry.
 func (r *Registry) Nacks() []Nack { return r.nacks.newestFirst() }
 
-// Workers is how many workers pick endpoints in the connected nodes of a fleet; a node that does not
-// say counts for 4. Each worker keeps a schedule of its own, which a push of weights restarts.
+// Workers is how many workers pick endpoints in the connected nodes of a fleet; an Envoy that does not
+// say counts for 4, a gRPC client for 1. Each worker of an Envoy keeps a schedule of its own, which a push
+// of weights restarts.
 func (r *Registry) Workers(fleet string) int {
 	workers := 0
 	for _, s := range r.list() {
 		if f, ok := s.identity(); ok && f.fleet == fleet {
-			workers += cmp.Or(f.workers, assumedWorkers)
+			workers += cmp.Or(f.workers, f.assumedWorkers())
 		}
 	}
 	return workers
@@ -119,7 +124,7 @@ func (r *Registry) Workers(fleet string) int {
 func (r *Registry) Connected(id, fleet string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.nodes[nodeKey{id, fleet}] > 0
+	return r.nodes[nodeKey{id, fleet, false}]+r.nodes[nodeKey{id, fleet, true}] > 0
 }
 
 // Subscribers are the nodes, id and fleet, that subscribe to the load assignment of that name, one for
@@ -150,7 +155,7 @@ func (r *Registry) close(s *adsStream) {
 	f, ok := s.identity()
 	r.mu.Lock()
 	delete(r.streams, s)
-	if node := (nodeKey{f.id, f.fleet}); ok {
+	if node := (nodeKey{f.id, f.fleet, f.grpc()}); ok {
 		if r.nodes[node]--; r.nodes[node] == 0 {
 			delete(r.nodes, node)
 		}
@@ -166,8 +171,12 @@ func (r *Registry) close(s *adsStream) {
 func (r *Registry) identified(f facts) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	node := nodeKey{f.id, f.fleet}
-	if n := r.nodes[node]; n >= r.opts.MaxNodeStreams {
+	node := nodeKey{f.id, f.fleet, f.grpc()}
+	most := r.opts.MaxNodeStreams
+	if node.grpc {
+		most *= grpcStreams
+	}
+	if n := r.nodes[node]; n >= most {
 		return fmt.Errorf("node %q of cluster %q: %d streams, expected no more; do several nodes share the id?", f.id, f.fleet, n)
 	}
 	r.nodes[node]++

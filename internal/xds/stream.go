@@ -75,14 +75,16 @@ func (s *adsStream) identify(n *corev3.Node) error {
 		return s.refuse(codes.ResourceExhausted, "node_streams", "%v", err)
 	}
 	s.identified = true
-	s.unwatch = s.registry.cache.Watch(f.fleet, s.wake)
+	s.unwatch = s.registry.cacheOf(f).Watch(f.fleet, s.wake)
 	s.registry.opts.Log.Info("proxy connected", "node", f.id, "fleet", f.fleet, "agent", f.agent, "build", f.build, "protocol", s.protocol)
 	s.registry.changed()
 	return nil
 }
 
-// served is what the client's fleet is to be served, nil for a fleet that does not exist.
-func (s *adsStream) served() *snapshot.Snapshot { return s.registry.cache.Current(s.facts.fleet) }
+// served is what the client is to be served of its fleet, nil for a fleet that does not exist.
+func (s *adsStream) served() *snapshot.Snapshot {
+	return s.registry.cacheOf(s.facts).Current(s.facts.fleet)
+}
 
 // receive takes a request.
 func (s *adsStream) receive(n *corev3.Node, req session.Request) error {
@@ -267,7 +269,7 @@ func (s *adsStream) proxy(exists bool) (Proxy, bool) {
 		n := *s.lastNack
 		p.LastNack = &n
 	}
-	served, quarantined := s.served(), s.registry.cache.Quarantined(s.facts.fleet)
+	served, quarantined := s.served(), s.registry.cacheOf(s.facts).Quarantined(s.facts.fleet)
 	for _, t := range translate.Types {
 		st := s.session.Status(t, served)
 		p.Types[t] = TypeState{

@@ -15,10 +15,12 @@ import (
 
 // Response is a discovery response to be sent.
 type Response struct {
-	Type      translate.Type
-	Nonce     string
-	Version   string // of the type, system_version_info or version_info
-	Resources int    // how many it carries
+	Type    translate.Type
+	Nonce   string
+	Version string // of the type, system_version_info or version_info
+	// Generation of the fleet that the resources belong to, 0 if there is none.
+	Generation uint64
+	Resources  int // how many it carries
 	// Wire is the encoded message in parts. They are shared with other clients' and must not be changed.
 	Wire [][]byte
 }
@@ -95,7 +97,7 @@ func (s *Session) Next(now time.Time, served *snapshot.Snapshot) (_ *Response, w
 		if c.empty() && (o.turn == departures || sub.greeted || !sub.wanted.Wildcard()) {
 			continue
 		}
-		return s.send(now, sub, to, c), 0
+		return s.send(now, sub, served, c), 0
 	}
 	return nil, wait
 }
@@ -259,7 +261,8 @@ func (sub *subscription) candidates(to *snapshot.Table) iter.Seq[string] {
 func fullState(kind translate.Type) bool { return kind == translate.CDS || kind == translate.LDS }
 
 // send makes the response, and remembers it until it is answered.
-func (s *Session) send(now time.Time, sub *subscription, to *snapshot.Table, c content) *Response {
+func (s *Session) send(now time.Time, sub *subscription, served *snapshot.Snapshot, c content) *Response {
+	to := served.Table(sub.kind)
 	s.moment++
 	sub.counts.Sent++
 	nonce := strconv.FormatUint(sub.counts.Sent, 10)
@@ -267,7 +270,7 @@ func (s *Session) send(now time.Time, sub *subscription, to *snapshot.Table, c c
 	if len(sub.groups) > 0 {
 		sub.groups = sub.groups[1:]
 	}
-	r := &Response{Type: sub.kind, Nonce: nonce}
+	r := &Response{Type: sub.kind, Nonce: nonce, Generation: served.Generation()}
 	sub.greeted = true
 	if c.update != nil && s.opts.Protocol == Delta {
 		r.Resources = len(c.update.Resources)
@@ -401,8 +404,9 @@ func (s *Session) eachAfter(sub *subscription, to *snapshot.Table, told map[stri
 	}
 }
 
-// Numbers of fields, as in envoy/service/discovery/v3/discovery.proto.
+// Numbers of fields, as in envoy/service/discovery/v3/discovery.proto, and of config/core/v3/base.proto.
 const (
+	planeIdentifier                                                     = 1
 	deltaVersion, deltaURL, deltaNonce, deltaRemoved, deltaControlPlane = 1, 4, 5, 6, 7
 	sotwVersion, sotwURL, sotwNonce, sotwControlPlane                   = 1, 4, 5, 6
 )
@@ -413,12 +417,17 @@ func (s *Session) header(sub *subscription, r *Response, removed []string) []byt
 	if s.opts.Protocol == SotW {
 		version, url, nonce, plane = sotwVersion, sotwURL, sotwNonce, sotwControlPlane
 	}
-	b := make([]byte, 0, 16+len(r.Version)+len(sub.url)+len(r.Nonce)+len(s.opts.ControlPlane))
+	identifier := s.opts.Identifier
+	if r.Generation > 0 {
+		identifier += "/" + strconv.FormatUint(r.Generation, 10)
+	}
+	b := make([]byte, 0, 24+len(r.Version)+len(sub.url)+len(r.Nonce)+len(identifier))
 	b = appendString(b, version, r.Version)
 	b = appendString(b, url, sub.url)
 	b = appendString(b, nonce, r.Nonce)
 	b = protowire.AppendTag(b, plane, protowire.BytesType)
-	b = protowire.AppendBytes(b, s.opts.ControlPlane)
+	b = protowire.AppendVarint(b, uint64(protowire.SizeTag(planeIdentifier)+protowire.SizeBytes(len(identifier))))
+	b = appendString(b, planeIdentifier, identifier)
 	for _, name := range removed {
 		b = appendString(b, deltaRemoved, name)
 	}

@@ -37,8 +37,9 @@ const (
 // Options of a Session. All fields are to be set.
 type Options struct {
 	Protocol Protocol
-	// ControlPlane is the encoded core.v3.ControlPlane of every response.
-	ControlPlane []byte
+	// Identifier begins the control_plane.identifier of every response; "/" and the number of the
+	// Snapshot's generation follow, if it has one.
+	Identifier string
 	// MaxTypes bounds the types that are asked for, MaxNames the names of one of them.
 	MaxTypes, MaxNames int
 	// Wait is how long what comes later in make-before-break order waits for an acknowledgement.

@@ -1,0 +1,55 @@
+package snapshot
+
+import (
+	"evenkeel.io/controlplane/internal/translate"
+)
+
+// ForGRPC is s as gRPC clients are served it. A resource whose rendering is not valid is left out, and
+// refused, which may be nil, is told.
+func (s *Snapshot) ForGRPC(refused func(error)) *Snapshot { return s.forGRPC(nil, nil, refused) }
+
+// forGRPC is ForGRPC where rendered is the rendering of before, or both are nil: what did not change since
+// is taken from there, and so is what is not valid now.
+func (s *Snapshot) forGRPC(before, rendered *Snapshot, refused func(error)) *Snapshot {
+	var all []*Resource
+	add := func(r translate.Resource) {
+		last := rendered.Get(r.Type, r.Name)
+		encoded, err := EncodeAfter(last, r)
+		if err != nil {
+			if refused != nil {
+				refused(err)
+			}
+			encoded = last
+		}
+		if encoded != nil {
+			all = append(all, encoded)
+		}
+	}
+	for _, t := range []translate.Type{translate.CDS, translate.EDS} {
+		for name, r := range s.Resources(t) {
+			if last := rendered.Get(t, name); last != nil && before.Get(t, name) == r {
+				all = append(all, last)
+			} else if next, ok := translate.GRPC(r.unencoded()); ok {
+				add(next)
+			}
+		}
+	}
+	var ports []translate.GRPCPort
+	for _, l := range s.Resources(translate.LDS) {
+		for _, name := range l.Refs[translate.RDS] {
+			if routes := s.Get(translate.RDS, name); routes != nil {
+				ports = append(ports, translate.GRPCPort{Listener: l.unencoded(), Routes: routes.unencoded()})
+			}
+		}
+	}
+	for _, r := range translate.GRPCRouting(ports) {
+		add(r)
+	}
+	next := New(all...)
+	next.generation = s.Generation()
+	return next
+}
+
+func (r *Resource) unencoded() translate.Resource {
+	return translate.Resource{Type: r.Type, Name: r.Name, Message: r.Message, Source: r.Source}
+}
