@@ -104,3 +104,66 @@ func TestNewStreamsAreTakenAtARate(t *testing.T) {
 		t.Errorf("%d of 20 refused", refused)
 	}
 }
+
+// TestGRPCClientsAndEnvoysDoNotDecideForEachOther: what the only Envoy of a fleet refuses is taken back for
+// Envoys, and what its only gRPC client refuses for gRPC clients.
+func TestGRPCClientsAndEnvoysDoNotDecideForEachOther(t *testing.T) {
+	for _, refusing := range []string{"envoy", "gRPC Go"} {
+		t.Run(refusing, func(t *testing.T) {
+			p := startPlane(t, Options{})
+			p.set(fleet, "1", resourcesOf("shop/cart:80", 1))
+			clients := map[string]*deltaClient{}
+			for _, agent := range []string{"envoy", "gRPC Go"} {
+				n := node(agent, fleet)
+				n.UserAgentName = agent
+				clients[agent] = p.delta()
+				clients[agent].send(&discoveryv3.DeltaDiscoveryRequest{Node: n, TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"shop/cart:80"}})
+				clients[agent].ack(clients[agent].recv())
+				p.untilState(agent, translate.EDS, Synced)
+			}
+			p.set(fleet, "2", resourcesOf("shop/cart:80", 2))
+			var accepted string
+			for agent, c := range clients {
+				r := c.recv()
+				if agent == refusing {
+					c.nack(r, `cluster_name: "shop/cart:80"`)
+					p.untilState(agent, translate.EDS, Nacked)
+				} else {
+					accepted = r.GetResources()[0].GetVersion()
+					c.ack(r)
+					p.untilState(agent, translate.EDS, Synced)
+				}
+			}
+			if n := p.Registry().Nacks(); len(n) != 1 || n[0].Fleet != fleet || !strings.Contains(n[0].Instead, "the whole fleet") {
+				t.Errorf("%+v", n)
+			}
+			for agent := range clients {
+				late := p.delta()
+				n := node("late "+agent, fleet)
+				n.UserAgentName = agent
+				late.send(&discoveryv3.DeltaDiscoveryRequest{Node: n, TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"shop/cart:80"}})
+				if got := late.recv().GetResources()[0].GetVersion(); (got == accepted) != (agent != refusing) {
+					t.Errorf("a late %s is served version %s; the one that was accepted is %s", agent, got, accepted)
+				}
+			}
+			p.set(fleet, "3", resourcesOf("shop/cart:80", 3))
+			for agent, c := range clients {
+				c.ack(c.recv())
+				p.untilState(agent, translate.EDS, Synced)
+			}
+		})
+	}
+}
+
+func TestPickersOfAGRPCClient(t *testing.T) {
+	p := startPlane(t, Options{})
+	for _, agent := range []string{"envoy", "gRPC Java"} {
+		n := node(agent, fleet)
+		n.UserAgentName, n.Metadata = agent, nil
+		p.delta().send(&discoveryv3.DeltaDiscoveryRequest{Node: n, TypeUrl: resource.EndpointType})
+	}
+	p.until("both are there", func() bool { return len(p.Registry().Proxies()) == 2 })
+	if got := p.Registry().Workers(fleet); got != 4+1 {
+		t.Errorf("%d workers of an Envoy and a gRPC client that do not say, expected 4 and 1", got)
+	}
+}
