@@ -1,6 +1,9 @@
 package snapshot
 
 import (
+	"maps"
+	"slices"
+
 	"evenkeel.io/controlplane/internal/translate"
 )
 
@@ -34,6 +37,31 @@ func (s *Snapshot) forGRPC(before, rendered *Snapshot, refused func(error)) *Sna
 			}
 		}
 	}
+	if s.sameRouting(before) {
+		for _, t := range []translate.Type{translate.LDS, translate.RDS} {
+			all = slices.AppendSeq(all, maps.Values(rendered.Resources(t)))
+		}
+		for _, t := range []translate.Type{translate.CDS, translate.EDS} {
+			if nobody := rendered.Get(t, translate.UnresolvedCluster); nobody != nil {
+				all = append(all, nobody)
+			}
+		}
+	} else {
+		for _, r := range translate.GRPCRouting(s.grpcPorts()) {
+			add(r)
+		}
+	}
+	next := New(all...)
+	next.generation = s.Generation()
+	return next
+}
+
+// sameRouting says whether before has the same listeners and routes.
+func (s *Snapshot) sameRouting(before *Snapshot) bool {
+	return s.Table(translate.LDS).Same(before.Table(translate.LDS)) && s.Table(translate.RDS).Same(before.Table(translate.RDS))
+}
+
+func (s *Snapshot) grpcPorts() []translate.GRPCPort {
 	var ports []translate.GRPCPort
 	for _, l := range s.Resources(translate.LDS) {
 		for _, name := range l.Refs[translate.RDS] {
@@ -42,12 +70,7 @@ func (s *Snapshot) forGRPC(before, rendered *Snapshot, refused func(error)) *Sna
 			}
 		}
 	}
-	for _, r := range translate.GRPCRouting(ports) {
-		add(r)
-	}
-	next := New(all...)
-	next.generation = s.Generation()
-	return next
+	return ports
 }
 
 func (r *Resource) unencoded() translate.Resource {
