@@ -171,6 +171,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"snapshot", "--type", "eds"}, 2, "need a FLEET"},
 		{[]string{"snapshot", "shop/edge", "--name", "x"}, 2, "--name needs --type"},
 		{[]string{"snapshot", "shop/edge", "--type", "xyz"}, 2, "expected one of cds, eds"},
+		{[]string{"snapshot", "shop/edge", "--client", "xds"}, 2, "expected envoy or grpc"},
+		{[]string{"snapshot", "--client", "grpc"}, 2, "need a FLEET"},
 		{[]string{"snapshot", "edge"}, 2, "expected <namespace>/<gateway>"},
 		{[]string{"diff", "shop/edge", "six", "7"}, 2, "controlplane history shop/edge"},
 		{[]string{"diff", "shop/edge"}, 2, "FROM TO"},

@@ -18,13 +18,15 @@ import (
 
 func newRenderCommand() *cobra.Command {
 	var fleet, kind, listenerAddress string
+	var to clientKind
 	cmd := &cobra.Command{
 		Use:   "render DIR",
 		Short: "print the xDS that a directory would be served as, without a server",
 		Long: `render prints, as YAML documents, the resources that every fleet of the directory would be served at
 its start: endpoints have the weights they have before anything is measured.`,
 		Example: `  controlplane render config/
-  controlplane render config/ --fleet shop/edge --type rds`,
+  controlplane render config/ --fleet shop/edge --type rds
+  controlplane render config/ --client grpc`,
 		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if kind != "" && !slices.Contains(translate.Types, translate.Type(kind)) {
@@ -46,7 +48,11 @@ its start: endpoints have the weights they have before anything is measured.`,
 				if fleet != "" && name != fleet {
 					continue
 				}
-				if err := renderSnapshot(cmd.OutOrStdout(), name, snapshots[name], translate.Type(kind)); err != nil {
+				served := snapshots[name]
+				if to == grpcClient {
+					served = served.ForGRPC(func(err error) { fmt.Fprintln(cmd.ErrOrStderr(), "not served to gRPC clients:", err) })
+				}
+				if err := renderSnapshot(cmd.OutOrStdout(), name, served, translate.Type(kind)); err != nil {
 					return err
 				}
 			}
@@ -55,6 +61,7 @@ its start: endpoints have the weights they have before anything is measured.`,
 	}
 	cmd.Flags().StringVar(&fleet, "fleet", "", "only this fleet, NAMESPACE/GATEWAY")
 	cmd.Flags().StringVar(&kind, "type", "", "only this type: "+typeNames())
+	to.addFlag(cmd)
 	cmd.Flags().StringVar(&listenerAddress, "listener-address", "0.0.0.0", "the address that listeners bind to")
 	return cmd
 }

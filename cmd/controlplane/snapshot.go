@@ -16,6 +16,7 @@ import (
 func newSnapshotCommand() *cobra.Command {
 	var c client
 	var kind, name string
+	var to clientKind
 	cmd := &cobra.Command{
 		Use:   "snapshot [FLEET]",
 		Short: "what fleets are served now",
@@ -28,8 +29,8 @@ resources, each with the object it comes from; with --type it prints their conte
 		ValidArgsFunction: c.completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
-			case len(args) == 0 && (kind != "" || name != ""):
-				return usageError(fmt.Errorf("--type and --name need a FLEET; see %s --help", cmd.CommandPath()))
+			case len(args) == 0 && (kind != "" || name != "" || to != envoyClient):
+				return usageError(fmt.Errorf("--type, --name and --client need a FLEET; see %s --help", cmd.CommandPath()))
 			case kind == "" && name != "":
 				return usageError(fmt.Errorf("--name needs --type, one of %s", typeNames()))
 			case kind != "" && !slices.Contains(translate.Types, translate.Type(kind)):
@@ -41,19 +42,23 @@ resources, each with the object it comes from; with --type it prints their conte
 			if err != nil {
 				return err
 			}
+			query := url.Values{}
+			if to != envoyClient {
+				query.Set("client", string(to))
+			}
 			if kind == "" {
-				return show(cmd, &c, path, snapshotTable)
+				return show(cmd, &c, path+"?"+query.Encode(), snapshotTable)
 			}
-			path += "/" + kind
 			if name != "" {
-				path += "?" + url.Values{"name": {name}}.Encode()
+				query.Set("name", name)
 			}
-			return show(cmd, &c, path, resourcesYAML)
+			return show(cmd, &c, path+"/"+kind+"?"+query.Encode(), resourcesYAML)
 		},
 	}
 	c.addFlags(cmd, true)
 	cmd.Flags().StringVar(&kind, "type", "", "print the resources of this type: "+typeNames())
 	cmd.Flags().StringVar(&name, "name", "", "only the resource of this name")
+	to.addFlag(cmd)
 	must(cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(strings.Split(typeNames(), ", "), cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }

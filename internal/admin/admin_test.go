@@ -231,6 +231,7 @@ func TestErrorsSayWhatThereIs(t *testing.T) {
 		"/services/shop/gone:1":                        {404, "/services lists them"},
 		"/snapshots/shop/gone":                         {404, "there is shop/edge"},
 		"/snapshots/shop/edge/xyz":                     {404, "there is cds, eds, lds"},
+		"/snapshots/shop/edge?client=xds":              {400, "expected grpc"},
 		"/snapshots/shop/edge/cds?name=x":              {404, "/snapshots/shop/edge lists"},
 		"/history?fleet=a/b":                           {404, "there is shop/edge"},
 		"/history?service=a/b:1":                       {404, "services are named"},

@@ -26,7 +26,9 @@ func (m moment) snapshot(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return SnapshotsView{Snapshots: []SnapshotView{snapshotView(fleet, generation, snap, true)}}, nil
+	view := snapshotView(fleet, generation, snap, true)
+	view.Client = clientOf(r)
+	return SnapshotsView{Snapshots: []SnapshotView{view}}, nil
 }
 
 func (m moment) resources(r *http.Request) (any, error) {
@@ -39,7 +41,7 @@ func (m moment) resources(r *http.Request) (any, error) {
 		return nil, notFound("there is no resource type %q; there is %s", t, strings.Join(typesInOrder(), ", "))
 	}
 	all := snap.Resources(t)
-	view := ResourcesView{Fleet: fleet, Type: string(t), Version: snap.Version(t), Resources: []ResourceView{}}
+	view := ResourcesView{Fleet: fleet, Client: clientOf(r), Type: string(t), Version: snap.Version(t), Resources: []ResourceView{}}
 	name := r.URL.Query().Get("name")
 	for _, resource := range sorted(all) {
 		if name != "" && resource.Name != name {
@@ -57,12 +59,22 @@ func (m moment) resources(r *http.Request) (any, error) {
 	return view, nil
 }
 
-// snapshotOf is what the fleet in the path is served.
+// clientOf is the kind of client that is asked for, "" for Envoys.
+func clientOf(r *http.Request) string { return r.URL.Query().Get("client") }
+
+// snapshotOf is what the fleet in the path is served, its Envoys or, with ?client=grpc, its gRPC clients.
 func (m moment) snapshotOf(r *http.Request) (fleet string, snap *snapshot.Snapshot, generation uint64, err error) {
 	fleet = r.PathValue("namespace") + "/" + r.PathValue("gateway")
 	snap, generation, ok := m.model.Snapshot(fleet)
 	if !ok {
 		return "", nil, 0, m.noFleet(fleet)
+	}
+	switch client := clientOf(r); client {
+	case "":
+	case "grpc":
+		snap = snap.ForGRPC(nil) // who is served what is not valid is told in the log
+	default:
+		return "", nil, 0, badRequest("client=%q: expected grpc, or nothing for Envoys", client)
 	}
 	return fleet, snap, generation, nil
 }

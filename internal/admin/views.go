@@ -266,6 +266,7 @@ type SnapshotsView struct {
 // SnapshotView is what a fleet is served, without the resources' content.
 type SnapshotView struct {
 	Fleet      string             `json:"fleet"`
+	Client     string             `json:"client,omitempty"` // "grpc" for what its gRPC clients are served
 	Generation uint64             `json:"generation"`
 	Types      []SnapshotTypeView `json:"types"` // in make-before-break order, those that have resources
 }
@@ -282,6 +283,7 @@ type SnapshotTypeView struct {
 // ResourcesView answers /snapshots/{namespace}/{gateway}/{type}.
 type ResourcesView struct {
 	Fleet     string         `json:"fleet"`
+	Client    string         `json:"client,omitempty"` // as of SnapshotView
 	Type      string         `json:"type"`
 	Version   string         `json:"version"`
 	Resources []ResourceView `json:"resources"` // sorted by name

@@ -150,6 +150,9 @@ func TestATickTouchesOnlyItsAssignment(t *testing.T) {
 		if o.snapshot.Get(translate.EDS, "shop/cart:80") == before.Get(translate.EDS, "shop/cart:80") {
 			t.Errorf("%s was handed a snapshot with nothing new", o.key)
 		}
+		if want := map[string]uint64{"shop/edge": 1}[o.key]; o.snapshot.Generation() != want {
+			t.Errorf("%s was handed a snapshot of generation %d, want %d", o.key, o.snapshot.Generation(), want)
+		}
 	}
 	if got := slices.Sorted(maps.Keys(keys)); !slices.Equal(got, []string{"eds:shop", "shop/edge"}) {
 		t.Errorf("handed to %q", got)
@@ -178,6 +181,9 @@ func TestAGatewayThatGoesTakesItsListenersAway(t *testing.T) {
 		}
 	}
 	history := c.view(nil).Generations("shop/edge")
+	if last.Generation() != 2 {
+		t.Errorf("it is handed out as generation %d, want 2", last.Generation())
+	}
 	if len(history) != 2 || !strings.Contains(history[1].Why, "Gateway shop/edge removed") {
 		t.Errorf("history %v", history)
 	}

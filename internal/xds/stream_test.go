@@ -337,3 +337,36 @@ func TestServeEndsItsStreams(t *testing.T) {
 		t.Errorf("%v streams counted after the end", got)
 	}
 }
+
+// TestResponsesNameReplicaAndGeneration: a fleet without generations has none in its responses.
+func TestResponsesNameReplicaAndGeneration(t *testing.T) {
+	p := startPlane(t, Options{Identifier: "replica-0"})
+	serve := func(label string, weight uint32, generation uint64) {
+		p.set(fleet, label, resourcesOf("shop/cart:80", weight))
+		if err := p.cache.SetSnapshot(t.Context(), fleet, p.labels[label].InGeneration(generation)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	serve("1", 1, 7)
+	p.endpointsOf("envoy-1")
+	other := p.delta()
+	other.send(&discoveryv3.DeltaDiscoveryRequest{Node: node("envoy-2", fleet), TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"shop/cart:80"}})
+	if got := other.recv().GetControlPlane().GetIdentifier(); got != "replica-0/7" {
+		t.Errorf("identifier %q", got)
+	}
+	serve("2", 1, 8)
+	late := p.delta()
+	late.send(&discoveryv3.DeltaDiscoveryRequest{Node: node("envoy-3", fleet), TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"shop/cart:80"}})
+	if got := late.recv().GetControlPlane().GetIdentifier(); got != "replica-0/8" {
+		t.Errorf("identifier %q after a generation that changed no endpoint", got)
+	}
+	if s := p.state("envoy-1", translate.EDS); s.State != Synced || s.Sent != 1 {
+		t.Errorf("%+v: a new generation alone is no reason for a response", s)
+	}
+	p.set("eds:shop", "3", resourcesOf("shop/cart:80", 1))
+	plain := p.delta()
+	plain.send(&discoveryv3.DeltaDiscoveryRequest{Node: node("envoy-4", "eds:shop"), TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"shop/cart:80"}})
+	if got := plain.recv().GetControlPlane().GetIdentifier(); got != "replica-0" {
+		t.Errorf("identifier %q of a fleet without generations", got)
+	}
+}
