@@ -176,6 +176,16 @@ func TestGRPCRoutesAsEnvoyDoes(t *testing.T) {
 				for k := range routes {
 					routes[k].Name = fmt.Sprint("route ", k)
 					routes[k].Match.Method = rapid.SampledFrom([]string{"", "GET", "POST"}).Draw(t, "method")
+					// A request is to have a chance of matching, and of being sent on.
+					if rapid.Bool().Draw(t, "any headers") {
+						routes[k].Match.Headers = nil
+					}
+					if rapid.Bool().Draw(t, "any query") {
+						routes[k].Match.Queries = nil
+					}
+					if routes[k].Redirect == nil && rapid.Bool().Draw(t, "resolvable") {
+						routes[k].Backends = []catalog.Backend{{Service: "shop/cart:80", Weight: 1}}
+					}
 				}
 			}
 		}
@@ -198,13 +208,9 @@ func checkSameRoutes(t *rapid.T, envoy, grpc []*routev3.Route) {
 		paths = append(paths, path, path+"/Method", path+"more")
 	}
 	paths = append(paths, "/pkg.Service/Method", "/abc")
-	r := request{
-		path:    rapid.SampledFrom(paths).Draw(t, "path"),
-		headers: rapid.MapOf(rapid.StringMatching(`[a-z]{1,2}`), rapid.StringMatching(`[a-z]{1,2}`)).Draw(t, "headers"),
-	}
-	want, got := r.first(envoy, map[string]string{":method": "POST"}), r.first(grpc, nil)
-	if want.GetName() != got.GetName() {
-		t.Fatalf("%v is taken by %v, in an Envoy by %v", r, got, want)
+	headers := rapid.MapOf(rapid.StringMatching(`[a-z]{1,2}`), rapid.StringMatching(`[a-z]{1,2}`)).Draw(t, "headers")
+	for _, path := range paths {
+		checkSameRoute(t, request{path, headers}, envoy, grpc)
 	}
 	for _, route := range grpc {
 		switch a := route.GetAction().(type) {
@@ -212,6 +218,13 @@ func checkSameRoutes(t *rapid.T, envoy, grpc []*routev3.Route) {
 		default:
 			t.Fatalf("gRPC refuses %T", a)
 		}
+	}
+}
+
+func checkSameRoute(t *rapid.T, r request, envoy, grpc []*routev3.Route) {
+	want, got := r.first(envoy, map[string]string{":method": "POST"}), r.first(grpc, nil)
+	if want.GetName() != got.GetName() {
+		t.Fatalf("%v is taken by %v, in an Envoy by %v", r, got, want)
 	}
 	action := got.GetRoute()
 	if action == nil {
