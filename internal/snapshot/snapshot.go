@@ -5,6 +5,8 @@
 // Nothing reaches a client that did not pass Encode: a real Envoy answers one bad endpoint with an
 // outage of other clusters.
 //
+// gRPC clients are served a second rendering of the same Snapshots, made while there are any (follow.go).
+//
 // A Snapshot says what a fleet should have. What it has, who refused what, and when anything is sent
 // is package xds.
 package snapshot
@@ -80,7 +82,7 @@ func (s *Snapshot) with(t translate.Type, table *Table) *Snapshot {
 	return &Snapshot{tables: tables, generation: s.generation}
 }
 
-// InGeneration is s as the fleet's generation of that number, or, of load assignments, within it.
+// InGeneration is s as what a fleet is served in its Generation of that number. It serves the same.
 func (s *Snapshot) InGeneration(number uint64) *Snapshot {
 	return &Snapshot{tables: s.tables, generation: number}
 }

@@ -2,7 +2,6 @@ package translate
 
 import (
 	"cmp"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -128,7 +127,7 @@ func GRPCRouting(ports []GRPCPort) []Resource {
 		for _, vh := range rc.GetVirtualHosts() {
 			for _, d := range vh.GetDomains() {
 				if !strings.Contains(d, "*") {
-					names = append(names, net.JoinHostPort(d, port), d)
+					names = append(names, d+":"+port, d)
 				}
 			}
 		}
