@@ -123,7 +123,7 @@ func TestFreezeNamesAnUnknownService(t *testing.T) {
 		p, s, stop := running(t)
 		s.updates <- source.Update{Store: objects}
 		synctest.Wait()
-		if err := p.Freeze(t.Context(), "shop/cart:80"); err != nil {
+		if err := p.Freeze(t.Context(), "a test", "shop/cart:80"); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(Tick)
@@ -131,7 +131,7 @@ func TestFreezeNamesAnUnknownService(t *testing.T) {
 		if d, _ := p.View().Decisions("shop/cart:80"); d.Frozen == "" {
 			t.Error("the decisions do not say that they are frozen")
 		}
-		if err := p.Freeze(t.Context(), "shop/none:80"); err == nil || !strings.Contains(err.Error(), "shop/none:80") {
+		if err := p.Freeze(t.Context(), "a test", "shop/none:80"); err == nil || !strings.Contains(err.Error(), "shop/none:80") {
 			t.Errorf("got %v", err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -139,7 +139,7 @@ func TestFreezeNamesAnUnknownService(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
-		if err := p.Unfreeze(ctx, ""); !errors.Is(err, context.Canceled) {
+		if err := p.Unfreeze(ctx, "a test", ""); !errors.Is(err, context.Canceled) {
 			t.Errorf("an action after the end: %v", err)
 		}
 	})
