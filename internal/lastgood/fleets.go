@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,24 +66,32 @@ type head struct {
 
 // SaveFleet replaces what is saved of a fleet. What was saved before stays whole if it fails.
 func (d *Dir) SaveFleet(f Fleet) error {
+	body, err := encodeFleet(f)
+	if err == nil {
+		err = d.replace(fleetFile(f.Key), fleetMagic, body)
+	}
+	if err != nil {
+		return fmt.Errorf("saving what fleet %s is served: %w", f.Key, err)
+	}
+	return nil
+}
+
+func encodeFleet(f Fleet) ([]byte, error) {
 	h := head{Fleet: f}
 	var resources []*snapshot.Resource
 	for _, t := range translate.Types {
-		for _, r := range f.Snapshot.Resources(t) {
+		named := f.Snapshot.Resources(t)
+		for _, name := range slices.Sorted(maps.Keys(named)) {
+			r := named[name]
 			resources = append(resources, r)
 			h.Sources = append(h.Sources, r.Source)
 		}
 	}
 	line, err := json.Marshal(h)
 	if err != nil {
-		return fmt.Errorf("encoding what fleet %s is served: %w", f.Key, err)
+		return nil, err
 	}
-	body := append(line, '\n')
-	body = append(body, snapshot.Concat(resources, (*snapshot.Resource).Delta)...)
-	if err := d.replace(fleetFile(f.Key), fleetMagic, body); err != nil {
-		return fmt.Errorf("saving what fleet %s is served: %w", f.Key, err)
-	}
-	return nil
+	return append(append(line, '\n'), snapshot.Concat(resources, (*snapshot.Resource).Delta)...), nil
 }
 
 // ForgetFleet removes what is saved of a fleet.
@@ -144,16 +154,16 @@ func loadFleet(path string, room *int64, known map[string]*snapshot.Resource) (F
 	if err != nil {
 		return Fleet{}, err
 	}
-	return decodeFleet(content, known)
-}
-
-// decodeFleet is the inverse of what SaveFleet writes. Resources that are known, by type, name, version and
-// source, are shared; others are added to them.
-func decodeFleet(content []byte, known map[string]*snapshot.Resource) (Fleet, error) {
 	body, err := verified(content, fleetMagic)
 	if err != nil {
 		return Fleet{}, err
 	}
+	return decodeFleet(body, known)
+}
+
+// decodeFleet is the inverse of encodeFleet. Resources that are known, by type, name, version and
+// source, are shared; others are added to them.
+func decodeFleet(body []byte, known map[string]*snapshot.Resource) (Fleet, error) {
 	line, encoded, found := bytes.Cut(body, []byte("\n"))
 	if !found {
 		return Fleet{}, errors.New("has no resources: damaged")
