@@ -142,7 +142,7 @@ func TestWhatEndsAPin(t *testing.T) {
 	c := testCore(lastgood.State{})
 	c.log = slog.New(slog.NewTextHandler(&log, nil))
 	e := newEdits(t, c, parts("cart", "pay", "ship"))
-	e.apply(map[string]string{"cart-route": to("cart", "pay")})
+	e.apply(map[string]string{"cart-route": to("cart", "pay"), "pay-policy": strings.Replace(parts("", "pay")["pay-policy"], "slowStart: 0s", "slowStart: 10s", 1)})
 	e.rollback(1)
 	pin := e.fleet().pin
 	if !slices.Equal(pin.Objects, []string{"HTTPRoute shop/cart"}) || pin.AllObjects {
