@@ -23,6 +23,7 @@ var edges = map[string][]string{
 	"internal/kubetest":    {"internal/demo"},
 	"internal/kubetest/up": {"internal/kubetest"},
 	"internal/source":      {"api/v1alpha1"},
+	"internal/audit":       {"internal/source"},
 	"internal/catalog":     {"api/v1alpha1", "internal/re2", "internal/source"},
 	"internal/signals":     {},
 	"internal/re2":         {},
@@ -40,15 +41,15 @@ var edges = map[string][]string{
 	"internal/xds":         {"internal/snapshot", "internal/translate", "internal/xds/session"},
 	"internal/xds/session": {"internal/snapshot", "internal/translate"},
 	"internal/status":      {"internal/catalog", "internal/source", "internal/translate", "internal/weights", "internal/xds"},
-	"internal/lastgood":    {"internal/weights", "internal/snapshot"},
-	"internal/pipeline": {"api/v1alpha1", "internal/catalog", "internal/lastgood", "internal/signals", "internal/signals/lrs", "internal/signals/promapi", "internal/signals/scrape",
+	"internal/lastgood":    {"internal/snapshot", "internal/translate", "internal/weights"},
+	"internal/pipeline": {"api/v1alpha1", "internal/audit", "internal/catalog", "internal/lastgood", "internal/signals", "internal/signals/lrs", "internal/signals/promapi", "internal/signals/scrape",
 		"internal/snapshot", "internal/source", "internal/translate", "internal/weights", "internal/xds"},
 	"internal/admin": {"api/v1alpha1", "internal/catalog", "internal/signals", "internal/snapshot",
 		"internal/source", "internal/status", "internal/translate", "internal/weights", "internal/xds"},
 }
 
 // pure rooms are functions of their arguments and a given now.
-var pure = []string{"internal/catalog", "internal/weights", "internal/health", "internal/translate", "internal/status", "internal/source/admit", "internal/xds/session"}
+var pure = []string{"internal/audit", "internal/catalog", "internal/weights", "internal/health", "internal/translate", "internal/status", "internal/source/admit", "internal/xds/session"}
 
 // impure is what a pure room may not import.
 var impure = []string{"sync", "sync/atomic", "net", "net/http", "os", "context", "math/rand", "math/rand/v2"}

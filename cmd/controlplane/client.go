@@ -104,7 +104,7 @@ func (c *client) garbled(err error) error {
 }
 
 // act posts an action and says what was done.
-func (c *client) act(cmd *cobra.Command, path string, request admin.ActionRequest) error {
+func (c *client) act(cmd *cobra.Command, path string, request any) error {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return err

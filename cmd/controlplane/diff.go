@@ -17,8 +17,9 @@ func newDiffCommand() *cobra.Command {
 		Use:   "diff FLEET FROM TO",
 		Short: "what differs between two generations of a fleet",
 		Long: `diff compares what a FLEET was served in two generations, whose numbers controlplane history lists, and
-prints every resource that differs as a unified diff of its YAML.`,
-		Example:           "  controlplane diff shop/edge 6 7",
+prints every resource that differs as a unified diff of its YAML. From the newest to an earlier one it
+shows what a rollback would change; endpoints and weights are in no generation.`,
+		Example:           "  controlplane diff shop/edge 6 7\n  controlplane diff shop/edge 7 6   # what `controlplane rollback shop/edge 6` would do",
 		Args:              exactArgs(3),
 		ValidArgsFunction: c.completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -17,7 +17,8 @@ func newHistoryCommand() *cobra.Command {
 		Short: "what changed, when and why",
 		Long: `history lists the last generations of fleets (anything but endpoints changed) and the last pushes of
 endpoints and weights, the newest first, each with its reason. 64 of each are kept, per fleet and per
-Service. With a FLEET (<namespace>/<gateway>) or a SERVICE (<namespace>/<name>:<port>) it lists only
+Service. STATE says which generation is served, which one the fleet is pinned to, and which are held back
+by that. With a FLEET (<namespace>/<gateway>) or a SERVICE (<namespace>/<name>:<port>) it lists only
 those of one.`,
 		Example: `  controlplane history
   controlplane history shop/edge
@@ -45,7 +46,7 @@ those of one.`,
 }
 
 func historyTables(out screen, view admin.HistoryView) error {
-	generations := newTable("WHEN", "FLEET", ">GENERATION", "WHY", "CHANGED")
+	generations := newTable("WHEN", "FLEET", ">GENERATION", "STATE", "BY", "WHY", "CHANGED")
 	for _, g := range view.Generations {
 		var changed []string
 		for i, c := range g.Changes {
@@ -55,7 +56,7 @@ func historyTables(out screen, view admin.HistoryView) error {
 			}
 			changed = append(changed, fmt.Sprintf("%s %s %s", c.Op, c.Type, c.Name))
 		}
-		generations.add(text("%s", when(g.At)), text("%s", g.Fleet), text("%d", g.Number), text("%s", g.Why), text("%s", orDash(strings.Join(changed, ", "))))
+		generations.add(text("%s", when(g.At)), text("%s", g.Fleet), text("%d", g.Number), state(orDash(string(g.State))), text("%s", orDash(g.By)), text("%s", g.Why), text("%s", orDash(strings.Join(changed, ", "))))
 	}
 	pushes := newTable("WHEN", "SERVICE", "WHY", ">CHANGED", ">ENDPOINTS")
 	for _, p := range view.Pushes {

@@ -47,7 +47,7 @@ func fakeAdmin(t *testing.T) (address string, actions *[]string) {
 			_, _ = w.Write(body)
 		})
 	}
-	for _, path := range []string{"/freeze", "/unfreeze"} {
+	for _, path := range []string{"/freeze", "/unfreeze", "/rollback", "/unpin"} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
 			*actions = append(*actions, path+" "+r.Header.Get("X-Evenkeel-Action")+" "+string(body))
@@ -133,12 +133,13 @@ func TestJSONIsTheServersOwn(t *testing.T) {
 
 func TestActionsAreSent(t *testing.T) {
 	address, actions := fakeAdmin(t)
-	for _, args := range [][]string{{"freeze"}, {"freeze", "shop/cart"}, {"unfreeze", "shop/cart:8080"}} {
+	for _, args := range [][]string{{"freeze"}, {"freeze", "shop/cart"}, {"unfreeze", "shop/cart:8080"}, {"rollback", "shop/edge", "6"}, {"unpin", "shop/edge"}} {
 		if out, err := run(t, append(args, "--admin", address)...); err != nil || out != "done\n" {
 			t.Errorf("%v: %q, %v", args, out, err)
 		}
 	}
-	want := []string{`/freeze 1 {"service":""}`, `/freeze 1 {"service":"shop/cart:8080"}`, `/unfreeze 1 {"service":"shop/cart:8080"}`}
+	want := []string{`/freeze 1 {"service":""}`, `/freeze 1 {"service":"shop/cart:8080"}`, `/unfreeze 1 {"service":"shop/cart:8080"}`,
+		`/rollback 1 {"fleet":"shop/edge","generation":6}`, `/unpin 1 {"fleet":"shop/edge"}`}
 	if diff := cmp.Diff(want, *actions); diff != "" {
 		t.Error(diff)
 	}
@@ -176,6 +177,12 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"snapshot", "edge"}, 2, "expected <namespace>/<gateway>"},
 		{[]string{"diff", "shop/edge", "six", "7"}, 2, "controlplane history shop/edge"},
 		{[]string{"diff", "shop/edge"}, 2, "FROM TO"},
+		{[]string{"rollback", "shop/edge", "six"}, 2, "controlplane history shop/edge"},
+		{[]string{"rollback", "shop/edge", "0"}, 2, "controlplane history shop/edge"},
+		{[]string{"rollback", "edge", "6"}, 2, "expected <namespace>/<gateway>"},
+		{[]string{"rollback", "shop/edge"}, 2, "GENERATION"},
+		{[]string{"unpin", "edge"}, 2, "expected <namespace>/<gateway>"},
+		{[]string{"unpin"}, 2, "FLEET"},
 		{[]string{"version", "-o", "xml"}, 2, "expected table, json or yaml"},
 	} {
 		out, err := run(t, tc.args...)
@@ -213,6 +220,9 @@ func TestCompletion(t *testing.T) {
 		{[]string{"explain", "shop/plain:80", ""}, "10.0.1.1:80\n10.0.1.2:80\n:4\n"},
 		{[]string{"freeze", "shop/cart:8080", ""}, ":4\n"},
 		{[]string{"snapshot", ""}, "shop/edge\n:4\n"},
+		{[]string{"rollback", ""}, "shop/edge\n:4\n"},
+		{[]string{"rollback", "shop/edge", ""}, "6\tFirst sync\n:36\n"},
+		{[]string{"unpin", ""}, "shop/edge\n:4\n"},
 		{[]string{"history", ""}, "shop/edge\nshop/cart:8080\nshop/plain:80\n:4\n"},
 		{[]string{"services", "-o", ""}, "table\njson\nyaml\n:4\n"},
 	} {

@@ -61,7 +61,8 @@ EndpointSlice, Pod, Namespace, BalancePolicy, in *.yaml and *.yml files, folders
 every edit, measures the endpoints, and serves the result to Envoys over xDS.
 
 A file or an object that is refused keeps its last good version; /status and the log say so. With
---state-dir a restart goes on from the same weights.
+--state-dir a restart goes on from the same weights, and serves what was served before at once, also
+when the objects cannot be read: /status then says Degraded, LastKnownGood.
 
 The endpoints are measured by scraping them, or, where a BalancePolicy names one, by asking a Prometheus
 server that scrapes them already. Its URL may hold a user and password; they are shown nowhere.`,
@@ -76,7 +77,7 @@ server that scrapes them already. Its URL may hold a user and password; they are
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.configDir, "config-dir", "", "the directory of objects (required)")
-	flags.StringVar(&o.stateDir, "state-dir", "", "where the weights are kept over a restart; empty: nowhere")
+	flags.StringVar(&o.stateDir, "state-dir", "", "where the weights and what is served are kept over a restart; empty: nowhere")
 	flags.StringVar(&o.listenerAddress, "listener-address", "0.0.0.0", "the address that Envoys' listeners bind to, unless the Gateway says another")
 	flags.StringVar(&o.xdsAddress, "xds-address", "127.0.0.1:18000", "where xDS is served")
 	flags.BoolVar(&o.xdsPlaintext, "xds-allow-plaintext", false, "serve xDS without TLS on an address that is not loopback; whoever reaches it can read every route")
@@ -174,16 +175,22 @@ func serve(ctx context.Context, o serveOptions, logTo io.Writer) error {
 	if err != nil {
 		return usageError(err)
 	}
-	if info, err := os.Stat(o.configDir); err != nil || !info.IsDir() {
-		return refusedError(fmt.Errorf("--config-dir %s: there is no such directory", o.configDir))
-	}
 	var state *lastgood.Dir
 	if o.stateDir != "" {
 		if state, err = lastgood.Open(o.stateDir); err != nil {
 			return refusedError(fmt.Errorf("--state-dir: %w", err))
 		}
+		if err := state.Writable(); err != nil {
+			log.Error("the state directory cannot be written: a restart will go on from what is there now", "error", err)
+		}
 	} else {
-		log.Warn("no --state-dir: after a restart the weights start from their priors")
+		log.Warn("no --state-dir: after a restart the weights start from their priors, and nothing is served until the objects are read")
+	}
+	if info, err := os.Stat(o.configDir); err != nil || !info.IsDir() {
+		if state == nil || !state.HasFleets() {
+			return refusedError(fmt.Errorf("--config-dir %s: there is no such directory", o.configDir))
+		}
+		log.Error("the directory of objects is not there; what was saved is served until it is", "config", o.configDir)
 	}
 	xdsListener, err := net.Listen("tcp", o.xdsAddress)
 	if err != nil {
@@ -237,7 +244,7 @@ func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
 		Metrics: c.metrics,
 	})
 	c.pipeline = pipeline.New(pipeline.Options{
-		Source:     dir.New(o.configDir, dir.Options{Logger: log}),
+		Source:     dir.New(o.configDir, dir.Options{Logger: log, Wait: state != nil && state.HasFleets()}),
 		Collectors: []pipeline.Collector{pipeline.Scraping(scraper), pipeline.Querying(querier), pipeline.Reporting(reports)},
 		Cache:      cache,
 		Serving:    c.xds.Registry().Serving,

@@ -73,13 +73,16 @@ func fleetPath(fleet string) (string, error) {
 }
 
 func snapshotsTable(out screen, view admin.SnapshotsView) error {
-	headings := []string{"FLEET", ">GENERATION"}
+	headings := []string{"FLEET", ">GENERATION", "PINNED"}
 	for _, t := range translate.Types {
 		headings = append(headings, ">"+strings.ToUpper(string(t)))
 	}
 	t := newTable(headings...)
 	for _, s := range view.Snapshots {
-		row := []tableCell{text("%s", s.Fleet), text("%d", s.Generation)}
+		row := []tableCell{text("%s", s.Fleet), text("%d", s.Generation), text("-")}
+		if s.Pin != nil {
+			row[2] = tableCell{"by " + s.Pin.By, yellow}
+		}
 		for _, name := range translate.Types {
 			n := 0
 			for _, of := range s.Types {

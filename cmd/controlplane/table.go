@@ -60,11 +60,11 @@ func text(format string, args ...any) tableCell { return tableCell{text: fmt.Spr
 func state[T ~string](word T) tableCell {
 	c := tableCell{text: string(word)}
 	switch c.text {
-	case "SYNCED", "up", "Serving", "True", "added", "Enforce":
+	case "SYNCED", "up", "Serving", "Served", "True", "added", "Enforce":
 		c.colour = green
 	case "NACKED", "NO_FLEET", "down", "NoSignal", "False", "removed":
 		c.colour = red
-	case "PENDING", "unknown", "Warming", "Prior", "Stale", "Frozen", "Shadow", "changed":
+	case "PENDING", "unknown", "Warming", "Prior", "Stale", "Frozen", "Shadow", "changed", "Pinned", "HeldBack":
 		c.colour = yellow
 	}
 	return c

@@ -31,6 +31,9 @@ type Model interface {
 	// Ready is nil once the sources are synced and the first build is done; before that it says what
 	// is waited for.
 	Ready() error
+	// LastKnownGood is when what is served was saved, while the objects cannot be read since the start; else
+	// zero.
+	LastKnownGood() time.Time
 	// Store and Catalog are the ones in force, nil before there is one.
 	Store() *source.Store
 	Catalog() *catalog.Catalog
@@ -42,6 +45,8 @@ type Model interface {
 	Fleets() []string
 	// Snapshot that a fleet is served, and the number of its generation.
 	Snapshot(fleet string) (current *snapshot.Snapshot, generation uint64, ok bool)
+	// Pin is what a fleet is pinned to, nil if it is served its newest generation.
+	Pin(fleet string) *snapshot.Pin
 	// Generations of a fleet and pushes of a Service, the oldest first.
 	Generations(fleet string) []snapshot.Generation
 	Pushes(service string) []snapshot.Push
@@ -61,10 +66,13 @@ type Targets interface {
 }
 
 // Actions are what an operator may change. A Service is named "<namespace>/<service>:<port>"; "" is
-// all of them, those to come included. An error says why the action was refused.
+// all of them, those to come included. by is who asks, for the audit. An error says why the action was
+// refused.
 type Actions interface {
-	Freeze(ctx context.Context, service string) error
-	Unfreeze(ctx context.Context, service string) error
+	Freeze(ctx context.Context, by, service string) error
+	Unfreeze(ctx context.Context, by, service string) error
+	Rollback(ctx context.Context, by, fleet string, generation uint64) (snapshot.Pin, error)
+	Unpin(ctx context.Context, by, fleet string) error
 }
 
 // Options say what New serves. All but AllowedHosts, Now and Version must be set.
@@ -138,6 +146,8 @@ func New(o Options) http.Handler {
 		{pattern: "/status", page: "status", about: "every object with its conditions", handle: moment.status},
 		{pattern: "/freeze", action: true, about: "POST: hold weights", handle: moment.freeze},
 		{pattern: "/unfreeze", action: true, about: "POST: resume weight changes", handle: moment.unfreeze},
+		{pattern: "/rollback", action: true, about: "POST: pin a fleet to an earlier generation", handle: moment.rollback},
+		{pattern: "/unpin", action: true, about: "POST: serve a fleet its newest generation", handle: moment.unpin},
 	}
 
 	mux := http.NewServeMux()
@@ -160,9 +170,14 @@ func (s *server) healthz(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
-	if err := s.Model().Ready(); err != nil {
+	model := s.Model()
+	if err := model.Ready(); err != nil {
 		writeJSON(w, http.StatusServiceUnavailable, ReadyView{Status: "not ready", Reason: err.Error()})
 		return
 	}
-	writeJSON(w, http.StatusOK, ReadyView{Status: "ok"})
+	view := ReadyView{Status: "ok"}
+	if at := model.LastKnownGood(); !at.IsZero() {
+		view.Reason = lastKnownGood(at)
+	}
+	writeJSON(w, http.StatusOK, view)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/snapshot"
 )
@@ -205,7 +206,21 @@ func TestActions(t *testing.T) {
 		{name: "too long", path: "/freeze", body: `{"service":"` + strings.Repeat("x", maxAction) + `"}`, set: []func(*http.Request){action}, code: 400, words: "expected"},
 		{name: "padded beyond the bound", path: "/freeze", body: strings.Repeat(" ", 2*maxAction) + `{"service":"shop/cart:8080"}`, set: []func(*http.Request){action}, code: 400, words: "longer than"},
 		{name: "refused", path: "/freeze", set: []func(*http.Request){action}, refuse: errors.New("not now"), code: 409, words: "not now", took: []string{"freeze "}},
-		{name: "does not exist", path: "/rollback", set: []func(*http.Request){action}, code: 404, words: "POST /freeze"},
+		{name: "rollback", path: "/rollback", body: `{"fleet":"shop/edge","generation":6}`, set: []func(*http.Request){action}, code: 200,
+			words: "is served generation 6, with the endpoints and weights of now, until HTTPRoute shop/web or Service shop/new changes again", took: []string{"rollback shop/edge 6 by admin port from 192.0.2.1"}},
+		{name: "rollback tells what has no endpoints", path: "/rollback", body: `{"fleet":"shop/edge","generation":6}`, set: []func(*http.Request){action}, code: 200,
+			words: "no Service is behind shop/old:1 any more", took: []string{"rollback shop/edge 6 by admin port from 192.0.2.1"}},
+		{name: "rollback of no fleet", path: "/rollback", body: `{"generation":6}`, set: []func(*http.Request){action}, code: 400, words: "which fleet?"},
+		{name: "rollback of an unknown fleet", path: "/rollback", body: `{"fleet":"shop/gone","generation":6}`, set: []func(*http.Request){action}, code: 404, words: "there is shop/edge"},
+		{name: "rollback to nothing", path: "/rollback", body: `{"fleet":"shop/edge"}`, set: []func(*http.Request){action}, code: 400, words: "which generation?"},
+		{name: "rollback below zero", path: "/rollback", body: `{"fleet":"shop/edge","generation":-1}`, set: []func(*http.Request){action}, code: 400, words: `expected {"fleet"`},
+		{name: "rollback of a service", path: "/rollback", body: `{"service":"shop/cart:8080"}`, set: []func(*http.Request){action}, code: 400, words: `unknown field "service"`},
+		{name: "rollback refused", path: "/rollback", body: `{"fleet":"shop/edge","generation":5}`, set: []func(*http.Request){action}, refuse: errors.New("there is 6, 7"), code: 409,
+			words: "there is 6, 7", took: []string{"rollback shop/edge 5 by admin port from 192.0.2.1"}},
+		{name: "rollback without the header", path: "/rollback", body: `{"fleet":"shop/edge","generation":6}`, code: 403, words: "X-Evenkeel-Action: 1"},
+		{name: "unpin", path: "/unpin", body: `{"fleet":"shop/edge"}`, set: []func(*http.Request){action}, code: 200, words: "fleet shop/edge is served its newest generation", took: []string{"unpin shop/edge by admin port from 192.0.2.1"}},
+		{name: "unpin of nothing", path: "/unpin", set: []func(*http.Request){action}, code: 400, words: "which fleet?"},
+		{name: "does not exist", path: "/promote", set: []func(*http.Request){action}, code: 404, words: "POST /freeze"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := small()
@@ -218,6 +233,49 @@ func TestActions(t *testing.T) {
 				t.Errorf("took %q, want %q", w.actions, tc.took)
 			}
 		})
+	}
+}
+
+// TestAPinIsSaidEverywhere: wherever a fleet, a generation or an object of it is shown.
+func TestAPinIsSaidEverywhere(t *testing.T) {
+	w := small()
+	w.pin = &snapshot.Pin{Number: 6, At: now.Add(-time.Minute), By: "admin port from 10.0.0.1", Objects: []string{"HTTPRoute shop/web"}, Held: []string{"Service shop/plain"}, Gone: []string{"shop/old:1"}}
+	for path, words := range map[string][]string{
+		"/":                    {`"generation": 6`, `"by": "admin port from 10.0.0.1"`, "RolledBack"},
+		"/snapshots":           {`"generation": 6`, "HTTPRoute shop/web"},
+		"/snapshots/shop/edge": {`"held": [`, "Service shop/plain", `"gone": [`, "shop/old:1"},
+		"/history":             {`"state": "Pinned"`, `"state": "HeldBack"`},
+		"/status":              {"fleet shop/edge is pinned to generation 6 by admin port from 10.0.0.1 since 2026-03-04T05:05:07Z"},
+	} {
+		body := read(t, call(w.handler(), "GET", path, ""))
+		for _, word := range words {
+			if !strings.Contains(body, word) {
+				t.Errorf("%s does not say %s:\n%s", path, word, body)
+			}
+		}
+		if page := read(t, call(w.handler(), "GET", path, "", header("Accept", "text/html"))); path != "/status" && !strings.Contains(page, "Pinned") {
+			t.Errorf("the page %s does not say that it is pinned", path)
+		}
+	}
+	w.pin = nil
+	if body := read(t, call(w.handler(), "GET", "/status", "")); strings.Contains(body, "RolledBack") {
+		t.Error("a fleet that is not pinned is said to be rolled back")
+	}
+}
+
+func TestLastKnownGoodIsSaid(t *testing.T) {
+	w := small()
+	w.lastGood = now.Add(-time.Hour)
+	w.store, w.catalog = nil, &catalog.Catalog{Fleets: map[string]*catalog.Fleet{"shop/edge": {Name: "shop/edge"}}}
+	const words = "what was saved at 2026-03-04T04:06:07Z is served"
+	for _, path := range []string{"/", "/status", "/readyz"} {
+		res := call(w.handler(), "GET", path, "")
+		if body := read(t, res); res.StatusCode != 200 || !strings.Contains(body, words) || path == "/status" && !strings.Contains(body, `"reason": "LastKnownGood"`) {
+			t.Errorf("%s: %d %s", path, res.StatusCode, body)
+		}
+	}
+	if page := read(t, call(w.handler(), "GET", "/", "", header("Accept", "text/html"))); !strings.Contains(page, words) {
+		t.Error("the overview does not say so")
 	}
 }
 
@@ -281,6 +339,7 @@ func FuzzRequests(f *testing.F) {
 		f.Add("GET", path, "text/html", "")
 	}
 	f.Add("POST", "/freeze", "application/json", `{"service":"shop/cart:8080"}`)
+	f.Add("POST", "/rollback", "application/json", `{"fleet":"shop/edge","generation":6}`)
 	f.Add("GET", "/services/a%2Fb/%00:x", "text/html;q=nan", "")
 	f.Add("GET", "//snapshots/../x?name=%zz", "text/html", "")
 	h := small().handler()

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -42,6 +43,9 @@ type world struct {
 	nacks       []xds.Nack
 	targets     []signals.Target
 
+	pin      *snapshot.Pin // of shop/edge
+	lastGood time.Time
+
 	actions []string // taken, in order
 	refuse  error    // answer of the actions
 }
@@ -67,8 +71,11 @@ func (w *world) Snapshot(fleet string) (*snapshot.Snapshot, uint64, bool) {
 	if fleet != "shop/edge" || len(w.generations) == 0 {
 		return nil, 0, false
 	}
-	last := w.generations[len(w.generations)-1]
-	return last.Snapshot, last.Number, true
+	served := w.generations[len(w.generations)-1]
+	if w.pin != nil {
+		served = w.generations[0]
+	}
+	return served.Snapshot, served.Number, true
 }
 func (w *world) Generations(fleet string) []snapshot.Generation {
 	if fleet != "shop/edge" {
@@ -81,11 +88,26 @@ func (w *world) Refusals() []*snapshot.Refusal   { return nil }
 func (w *world) Proxies() []xds.Proxy            { return w.proxies }
 func (w *world) Nacks() []xds.Nack               { return w.nacks }
 func (w *world) Targets() []signals.Target       { return w.targets }
-func (w *world) Freeze(_ context.Context, s string) error {
+func (w *world) LastKnownGood() time.Time        { return w.lastGood }
+func (w *world) Pin(fleet string) *snapshot.Pin {
+	if fleet != "shop/edge" {
+		return nil
+	}
+	return w.pin
+}
+func (w *world) Rollback(_ context.Context, by, fleet string, generation uint64) (snapshot.Pin, error) {
+	w.actions = append(w.actions, fmt.Sprint("rollback ", fleet, " ", generation, " by ", by))
+	return snapshot.Pin{Number: generation, Objects: []string{"HTTPRoute shop/web", "Service shop/new"}, Gone: []string{"shop/old:1"}}, w.refuse
+}
+func (w *world) Unpin(_ context.Context, by, fleet string) error {
+	w.actions = append(w.actions, "unpin "+fleet+" by "+by)
+	return w.refuse
+}
+func (w *world) Freeze(_ context.Context, _, s string) error {
 	w.actions = append(w.actions, "freeze "+s)
 	return w.refuse
 }
-func (w *world) Unfreeze(_ context.Context, s string) error {
+func (w *world) Unfreeze(_ context.Context, _, s string) error {
 	w.actions = append(w.actions, "unfreeze "+s)
 	return w.refuse
 }
@@ -198,7 +220,7 @@ func small() *world {
 		},
 		generations: []snapshot.Generation{
 			{Number: 6, At: now.Add(-time.Hour), Why: "First sync", Snapshot: snapshot.New(cluster(cart, time.Second), cluster("shop/old:1", time.Second))},
-			{Number: 7, At: now.Add(-time.Minute), Why: "HTTPRoute shop/web changed (File edit)", Snapshot: snapshot.New(cluster(cart, 2*time.Second), cluster("shop/new:1", time.Second))},
+			{Number: 7, At: now.Add(-time.Minute), Why: "HTTPRoute shop/web changed (File edit)", By: "file route.yaml", Snapshot: snapshot.New(cluster(cart, 2*time.Second), cluster("shop/new:1", time.Second))},
 		},
 		pushes: map[string][]snapshot.Push{cart: {
 			{At: now.Add(-50 * time.Second), Why: "First sync", Weights: map[string]uint32{"10.0.0.6:8080": 700, "10.0.0.7:8080": 1000, "10.0.0.8:8080": 1000}},

@@ -30,7 +30,7 @@ func (m moment) history(r *http.Request) (any, error) {
 	if service == "" {
 		for _, name := range m.model.Fleets() {
 			if fleet == "" || fleet == name {
-				view.Generations = append(view.Generations, generationViews(name, m.model.Generations(name))...)
+				view.Generations = append(view.Generations, m.generationViews(name)...)
 			}
 		}
 		slices.SortStableFunc(view.Generations, func(a, b GenerationView) int { return newestFirst(a.At, b.At) })
@@ -49,10 +49,20 @@ func (m moment) history(r *http.Request) (any, error) {
 }
 
 // generationViews are a fleet's generations, the newest first, each with what it changed.
-func generationViews(fleet string, generations []snapshot.Generation) []GenerationView {
+func (m moment) generationViews(fleet string) []GenerationView {
+	generations := m.model.Generations(fleet)
+	_, served, _ := m.model.Snapshot(fleet)
 	views := make([]GenerationView, 0, len(generations))
 	for i, g := range slices.Backward(generations) {
-		view := GenerationView{Fleet: fleet, Number: g.Number, At: timestamp(g.At), Why: g.Why, Changes: []ChangeView{}}
+		view := GenerationView{Fleet: fleet, Number: g.Number, At: timestamp(g.At), Why: g.Why, By: g.By, Changes: []ChangeView{}}
+		switch {
+		case g.Number == served && m.model.Pin(fleet) != nil:
+			view.State = GenerationPinned
+		case g.Number == served:
+			view.State = GenerationServed
+		case g.Number > served:
+			view.State = GenerationHeldBack
+		}
 		if i > 0 {
 			view.Changes = changedResources(generations[i-1].Snapshot, g.Snapshot)
 		}

@@ -26,11 +26,15 @@ var (
 		"The highest CPU utilisation of a Service's endpoints over the mean of all with a fresh reading; 1 is even.", []string{"service"}, nil)
 	descObjects = prometheus.NewDesc("evenkeel_objects",
 		"Objects by kind and whether all of their Accepted conditions are true.", []string{"kind", "accepted"}, nil)
+	descPinned = prometheus.NewDesc("evenkeel_fleet_pinned",
+		"1 for a fleet that is pinned to an earlier generation than its newest, else 0.", []string{"fleet"}, nil)
+	descLastKnownGood = prometheus.NewDesc("evenkeel_last_known_good",
+		"1 while what was saved is served, because the objects could not be read since the start, else 0.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descWeight, descHealthScore, descDecay, descImbalance, descObjects} {
+	for _, d := range []*prometheus.Desc{descWeight, descHealthScore, descDecay, descImbalance, descObjects, descPinned, descLastKnownGood} {
 		ch <- d
 	}
 }
@@ -54,6 +58,19 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(descHealthScore, e.HealthScore, name, e.Key.Address)
 			gauge(descDecay, e.QPSDecayFactor, name, e.Key.Address)
 		}
+	}
+
+	lastGood := 0.0
+	if !m.model.LastKnownGood().IsZero() {
+		lastGood = 1
+	}
+	gauge(descLastKnownGood, lastGood)
+	for _, fleet := range m.model.Fleets() {
+		pinned := 0.0
+		if m.model.Pin(fleet) != nil {
+			pinned = 1
+		}
+		gauge(descPinned, pinned, fleet)
 	}
 
 	type class struct{ kind, accepted string }

@@ -8,10 +8,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
+
+	"evenkeel.io/controlplane/internal/snapshot"
 )
 
 func TestCollector(t *testing.T) {
 	w := small()
+	w.pin = &snapshot.Pin{Number: 6}
 	c := NewCollector(func() Model { return w })
 	c.s.Now = func() time.Time { return now }
 	want := `
@@ -30,6 +33,12 @@ evenkeel_endpoint_qps_decay_factor{endpoint="10.0.0.9:8080",service="shop/cart:8
 evenkeel_endpoint_weight{endpoint="10.0.0.7:8080",service="shop/cart:8080"} 500
 evenkeel_endpoint_weight{endpoint="10.0.0.8:8080",service="shop/cart:8080"} 1000
 evenkeel_endpoint_weight{endpoint="10.0.0.9:8080",service="shop/cart:8080"} 500
+# HELP evenkeel_fleet_pinned 1 for a fleet that is pinned to an earlier generation than its newest, else 0.
+# TYPE evenkeel_fleet_pinned gauge
+evenkeel_fleet_pinned{fleet="shop/edge"} 1
+# HELP evenkeel_last_known_good 1 while what was saved is served, because the objects could not be read since the start, else 0.
+# TYPE evenkeel_last_known_good gauge
+evenkeel_last_known_good 0
 # HELP evenkeel_objects Objects by kind and whether all of their Accepted conditions are true.
 # TYPE evenkeel_objects gauge
 evenkeel_objects{accepted="false",kind="BalancePolicy"} 1
@@ -72,7 +81,7 @@ func TestCollectorIsCleanAndServed(t *testing.T) {
 
 	nothing := prometheus.NewPedanticRegistry()
 	nothing.MustRegister(NewCollector(func() Model { return empty() }))
-	if families, err := nothing.Gather(); err != nil || len(families) != 0 {
+	if families, err := nothing.Gather(); err != nil || len(families) != 1 || families[0].GetName() != "evenkeel_last_known_good" {
 		t.Errorf("before the first build: %v, %v", families, err)
 	}
 }

@@ -15,12 +15,14 @@ func (m moment) overview(*http.Request) (any, error) {
 	}
 	if err := m.model.Ready(); err != nil {
 		view.Ready, view.Reason = false, err.Error()
+	} else if at := m.model.LastKnownGood(); !at.IsZero() {
+		view.Reason = lastKnownGood(at)
 	}
 	byFleet := map[string]*FleetView{}
 	fleet := func(name string) *FleetView {
 		if byFleet[name] == nil {
 			_, generation, _ := m.model.Snapshot(name)
-			byFleet[name] = &FleetView{Name: name, Generation: generation}
+			byFleet[name] = &FleetView{Name: name, Generation: generation, Pin: m.pinView(name)}
 		}
 		return byFleet[name]
 	}

@@ -44,7 +44,7 @@ func (s *server) serve(rt route) http.Handler {
 			err = httpError{http.StatusRequestURITooLong, fmt.Sprintf("the query is longer than %d bytes", maxQuery)}
 		case rt.action && r.Header.Get(ActionHeader) != "1":
 			err = httpError{http.StatusForbidden, "an action needs the header " + ActionHeader + ": 1, which keeps other pages from acting through a browser; " +
-				"`controlplane freeze` and `controlplane unfreeze` send it"}
+				"`controlplane freeze`, `rollback` and the like send it"}
 		default:
 			value, err = rt.handle(s.moment(), r)
 		}

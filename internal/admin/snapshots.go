@@ -11,11 +11,22 @@ import (
 	"evenkeel.io/controlplane/internal/translate"
 )
 
+// pinView is nil for a fleet that is not pinned.
+func (m moment) pinView(fleet string) *PinView {
+	p := m.model.Pin(fleet)
+	if p == nil {
+		return nil
+	}
+	return &PinView{
+		Generation: p.Number, At: timestamp(p.At), By: p.By, Objects: slices.Clip(append([]string{}, p.Objects...)), AllObjects: p.AllObjects, Held: p.Held, Gone: p.Gone,
+	}
+}
+
 func (m moment) snapshots(*http.Request) (any, error) {
 	view := SnapshotsView{Snapshots: []SnapshotView{}}
 	for _, fleet := range m.model.Fleets() {
 		if snap, generation, ok := m.model.Snapshot(fleet); ok {
-			view.Snapshots = append(view.Snapshots, snapshotView(fleet, generation, snap, false))
+			view.Snapshots = append(view.Snapshots, m.snapshotView(fleet, generation, snap, false))
 		}
 	}
 	return view, nil
@@ -26,7 +37,7 @@ func (m moment) snapshot(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := snapshotView(fleet, generation, snap, true)
+	view := m.snapshotView(fleet, generation, snap, true)
 	view.Client = clientOf(r)
 	return SnapshotsView{Snapshots: []SnapshotView{view}}, nil
 }
@@ -87,8 +98,8 @@ func (m moment) noFleet(fleet string) error {
 	return notFound("there is no fleet %q; there is %s", fleet, strings.Join(fleets[:min(len(fleets), 20)], ", "))
 }
 
-func snapshotView(fleet string, generation uint64, snap *snapshot.Snapshot, resources bool) SnapshotView {
-	view := SnapshotView{Fleet: fleet, Generation: generation, Types: []SnapshotTypeView{}}
+func (m moment) snapshotView(fleet string, generation uint64, snap *snapshot.Snapshot, resources bool) SnapshotView {
+	view := SnapshotView{Fleet: fleet, Generation: generation, Pin: m.pinView(fleet), Types: []SnapshotTypeView{}}
 	for _, t := range translate.Types {
 		all := snap.Resources(t)
 		if len(all) == 0 {

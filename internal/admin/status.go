@@ -3,6 +3,8 @@ package admin
 import (
 	"fmt"
 	"net/http"
+	"slices"
+	"time"
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/signals"
@@ -19,9 +21,21 @@ func (m moment) status(*http.Request) (any, error) {
 func (m moment) objects(proxies []xds.Proxy) []status.Object {
 	in := status.Input{
 		Store: m.model.Store(), Catalog: m.model.Catalog(), Proxies: proxies, Stale: map[string]string{}, Refused: map[string]string{},
+		Restored: map[string]string{}, RolledBack: map[string]status.RolledBack{},
 	}
 	for _, r := range m.model.Refusals() {
 		in.Refused[r.Source] = r.Error()
+	}
+	for _, name := range m.model.Fleets() {
+		if at := m.model.LastKnownGood(); !at.IsZero() {
+			in.Restored[name] = lastKnownGood(at)
+		}
+		if p := m.model.Pin(name); p != nil {
+			in.RolledBack[name] = status.RolledBack{
+				Text:    fmt.Sprintf("fleet %s is pinned to generation %d by %s since %s", name, p.Number, p.By, p.At.UTC().Format(time.RFC3339)),
+				Objects: slices.Concat(p.Objects, p.Held), All: p.AllObjects,
+			}
+		}
 	}
 	for name, svc := range m.catalog().Services {
 		if d, ok := m.model.Decisions(name); ok && d.Frozen != "" {
@@ -31,6 +45,11 @@ func (m moment) objects(proxies []xds.Proxy) []status.Object {
 		}
 	}
 	return status.Conditions(in)
+}
+
+// lastKnownGood says what is served while the objects cannot be read.
+func lastKnownGood(at time.Time) string {
+	return "the objects could not be read since the start; what was saved at " + at.UTC().Format(time.RFC3339) + " is served"
 }
 
 // freshReadings counts the endpoints whose metrics are fresh; what Envoys report of the others makes no weight.
@@ -65,7 +84,7 @@ func Bad(c status.Condition) bool {
 	case status.TypeDegraded:
 		return c.Status == "True"
 	case status.TypeProgrammed:
-		return c.Reason == status.ReasonRejected
+		return c.Reason == status.ReasonRejected || c.Reason == status.ReasonRolledBack
 	}
 	return c.Status == "False"
 }

@@ -71,7 +71,8 @@ type ErrorView struct {
 	Error string `json:"error"`
 }
 
-// ReadyView answers /healthz and /readyz. Status is "ok" or "not ready"; Reason says why not.
+// ReadyView answers /healthz and /readyz. Status is "ok" or "not ready"; Reason says why not, or that what
+// was saved is served because the objects cannot be read.
 type ReadyView struct {
 	Status string `json:"status"`
 	Reason string `json:"reason,omitempty"`
@@ -80,7 +81,7 @@ type ReadyView struct {
 // OverviewView answers /.
 type OverviewView struct {
 	Ready    bool          `json:"ready"`
-	Reason   string        `json:"reason,omitempty"` // why not ready
+	Reason   string        `json:"reason,omitempty"` // why not ready, or what is amiss
 	Version  string        `json:"version"`
 	Fleets   []FleetView   `json:"fleets"`
 	Services []ServiceView `json:"services"` // without endpoints
@@ -94,10 +95,24 @@ type OverviewView struct {
 
 // FleetView is a fleet in few words.
 type FleetView struct {
-	Name       string `json:"name"` // "<namespace>/<gateway>", or "eds:<namespace>" for EDS-only clients
-	Generation uint64 `json:"generation"`
-	Proxies    int    `json:"proxies"` // connected
-	InSync     int    `json:"inSync"`  // of them, those that acknowledged all they subscribed to
+	Name       string   `json:"name"`       // "<namespace>/<gateway>", or "eds:<namespace>" for EDS-only clients
+	Generation uint64   `json:"generation"` // served
+	Pin        *PinView `json:"pin,omitempty"`
+	Proxies    int      `json:"proxies"` // connected
+	InSync     int      `json:"inSync"`  // of them, those that acknowledged all they subscribed to
+}
+
+// PinView says that a fleet is served an earlier generation than its newest.
+type PinView struct {
+	Generation uint64     `json:"generation"`
+	At         *time.Time `json:"at"`
+	By         string     `json:"by"`
+	// Objects are what was rolled back: if one of them changes what the fleet would be served, the pin ends.
+	// AllObjects: it is not known which they are, and any does.
+	Objects    []string `json:"objects"`
+	AllObjects bool     `json:"allObjects,omitempty"`
+	Held       []string `json:"held,omitempty"` // objects whose changes since wait for the end of the pin
+	Gone       []string `json:"gone,omitempty"` // clusters without endpoints, because their Service is gone
 }
 
 // Problem is a condition that should not be.
@@ -267,7 +282,8 @@ type SnapshotsView struct {
 type SnapshotView struct {
 	Fleet      string             `json:"fleet"`
 	Client     string             `json:"client,omitempty"` // "grpc" for what its gRPC clients are served
-	Generation uint64             `json:"generation"`
+	Generation uint64             `json:"generation"` // served
+	Pin        *PinView           `json:"pin,omitempty"`
 	Types      []SnapshotTypeView `json:"types"` // in make-before-break order, those that have resources
 }
 
@@ -313,9 +329,23 @@ type GenerationView struct {
 	Number uint64     `json:"generation"`
 	At     *time.Time `json:"at,omitempty"`
 	Why    string     `json:"why"`
+	By     string     `json:"by,omitempty"` // who changed it, where it is known
+	// State is Served, Pinned (served although it is not the newest), HeldBack (newer than what is pinned), or
+	// "" of what was served before.
+	State GenerationState `json:"state,omitempty"`
 	// Changes of other than endpoints from the generation before, where that is still kept; without Text.
 	Changes []ChangeView `json:"changes"`
 }
+
+// GenerationState says whether a generation is served.
+type GenerationState string
+
+// The states of generations that are served, or would be.
+const (
+	GenerationServed   GenerationState = "Served"
+	GenerationPinned   GenerationState = "Pinned"
+	GenerationHeldBack GenerationState = "HeldBack"
+)
 
 // PushView is one push of a Service's weights.
 type PushView struct {
@@ -359,6 +389,17 @@ type StatusView struct {
 type ActionRequest struct {
 	// Service is "<namespace>/<service>:<port>", "" for all.
 	Service string `json:"service"`
+}
+
+// RollbackRequest is the body of POST /rollback.
+type RollbackRequest struct {
+	Fleet      string `json:"fleet"` // "<namespace>/<gateway>"
+	Generation uint64 `json:"generation"`
+}
+
+// UnpinRequest is the body of POST /unpin.
+type UnpinRequest struct {
+	Fleet string `json:"fleet"`
 }
 
 // ActionView answers an action that was taken.

@@ -1,9 +1,11 @@
-// Package lastgood keeps on disk what a restart needs to go on from the same weights: the state of
-// every Service's weight machine and the fleets' generation numbers.
+// Package lastgood keeps on disk what a restart goes on from: the state of every Service's weight machine
+// with the fleets' generation numbers (state.json), and what each fleet was served, byte for byte (a file
+// per fleet), for a start at which the objects cannot be read.
 //
-// There is one file, replaced as a whole: a reader sees the old state or the new one. A file that is
-// damaged, from another version or too large is left aside with an error, and the control plane
-// starts from its priors as if there had been none.
+// Files are replaced as a whole: a reader sees the old content or the new one. One that is damaged, too
+// large, from another version that means something else by it, or not valid any more is left aside with
+// an error, alone: without state.json the weights start from their priors, and a fleet without its file
+// is served nothing until the objects are read.
 package lastgood
 
 import (
@@ -54,20 +56,38 @@ var ErrNone = errors.New("no saved state")
 // Dir is a state directory.
 type Dir struct{ path string }
 
-// Open makes the directory if need be and proves that it can be written.
+// Open makes the directory if need be and proves that it can be read. Whether it can be written Save
+// finds out: a full disk is no reason not to start.
 func Open(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	probe, err := os.CreateTemp(path, ".probe-*")
-	if err != nil {
-		return nil, fmt.Errorf("state directory cannot be written: %w", err)
-	}
-	probe.Close()
-	if err := os.Remove(probe.Name()); err != nil {
+	if _, err := os.ReadDir(path); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	return &Dir{path: path}, nil
+	d := &Dir{path: path}
+	d.clean()
+	return d, nil
+}
+
+// clean removes what a process that was killed while it saved left behind.
+func (d *Dir) clean() {
+	left, err := filepath.Glob(filepath.Join(d.path, ".save-*"))
+	if err != nil {
+		return
+	}
+	for _, name := range left {
+		_ = os.Remove(name) // on a disk that cannot be written it stays
+	}
+}
+
+// Writable proves that files can be written now.
+func (d *Dir) Writable() error {
+	probe, err := os.CreateTemp(d.path, ".save-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // Save replaces the saved state. What was saved before stays whole if it fails.
@@ -76,22 +96,30 @@ func (d *Dir) Save(state State) error {
 	if err != nil {
 		return fmt.Errorf("encoding the state: %w", err)
 	}
-	sum := sha256.Sum256(body)
-	temp, err := os.CreateTemp(d.path, ".state-*")
-	if err != nil {
-		return fmt.Errorf("saving the state: %w", err)
-	}
-	defer os.Remove(temp.Name()) // fails after the rename, as it should
-	_, err = fmt.Fprintf(temp, "%s %s\n%s", magic, hex.EncodeToString(sum[:]), body)
-	// The rename must not be on disk before the content is: after a power cut it would name an empty file.
-	err = errors.Join(err, temp.Sync(), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), filepath.Join(d.path, fileName))
-	}
-	if err != nil {
+	if err := d.replace(fileName, magic, body); err != nil {
 		return fmt.Errorf("saving the state: %w", err)
 	}
 	return nil
+}
+
+// replace writes a file, its magic and checksum first. It is the old one or the new one at any time.
+func (d *Dir) replace(name, magic string, body []byte) error {
+	sum := sha256.Sum256(body)
+	temp, err := os.CreateTemp(d.path, ".save-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name()) // fails after the rename, as it should
+	_, err = fmt.Fprintf(temp, "%s %s\n", magic, hex.EncodeToString(sum[:]))
+	if err == nil {
+		_, err = temp.Write(body)
+	}
+	// The rename must not be on disk before the content is: after a power cut it would name an empty file.
+	err = errors.Join(err, temp.Sync(), temp.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), filepath.Join(d.path, name))
 }
 
 // Load reads the saved state. ErrNone: there is none. Any other error names the file and what is wrong
@@ -121,17 +149,26 @@ func decode(content []byte) (State, error) {
 	if len(content) > maxSize {
 		return State{}, fmt.Errorf("larger than %d bytes", maxSize)
 	}
-	head, body, found := bytes.Cut(content, []byte("\n"))
-	word, sum, _ := bytes.Cut(head, []byte(" "))
-	if !found || string(word) != magic {
-		return State{}, fmt.Errorf("does not begin with %q: damaged, or written by another version", magic)
-	}
-	if want := sha256.Sum256(body); string(sum) != hex.EncodeToString(want[:]) {
-		return State{}, errors.New("checksum does not match: damaged")
+	body, err := verified(content, magic)
+	if err != nil {
+		return State{}, err
 	}
 	var state State
 	if err := json.Unmarshal(body, &state); err != nil {
 		return State{}, fmt.Errorf("content: %w", err)
 	}
 	return state, nil
+}
+
+// verified is what follows the magic and the checksum of a file, if both are right.
+func verified(content []byte, magic string) ([]byte, error) {
+	first, body, found := bytes.Cut(content, []byte("\n"))
+	word, sum, _ := bytes.Cut(first, []byte(" "))
+	if !found || string(word) != magic {
+		return nil, fmt.Errorf("does not begin with %q: damaged, or written by another version", magic)
+	}
+	if want := sha256.Sum256(body); string(sum) != hex.EncodeToString(want[:]) {
+		return nil, errors.New("checksum does not match: damaged")
+	}
+	return body, nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"evenkeel.io/controlplane/internal/audit"
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/lastgood"
 	"evenkeel.io/controlplane/internal/signals"
@@ -33,6 +34,10 @@ type core struct {
 	fleets   map[string]*fleet
 	edsOnly  map[string]*snapshot.Snapshot // by "eds:<namespace>"
 	restored lastgood.State
+	// lastGood is when each key was saved of which only that is known, until the objects are read; late
+	// says that this takes longer than it should.
+	lastGood map[string]time.Time
+	late     bool
 	// refused are the resources that did not pass validation, by type and name; the last good one of
 	// each is served in its place.
 	refused  map[string]*snapshot.Refusal
@@ -41,9 +46,13 @@ type core struct {
 	frozen   bool           // services to come are frozen too
 
 	outgoing []outgoing
+	// made are the generations of the rebuild under way.
+	made []made
 	// unsaved says that what a restart must go on from has changed; savedAt is when state was last taken.
 	unsaved bool
 	savedAt time.Time
+	// saves says of each key whether what it is served is to be saved.
+	saves map[string]*save
 }
 
 // service is a catalog.Service with its weights and its resources.
@@ -58,18 +67,9 @@ type service struct {
 	sources map[string]*signals.Sources
 }
 
-// fleet is a catalog.Fleet with what it is served.
-type fleet struct {
-	object    *catalog.Fleet
-	resources []*snapshot.Resource // all but clusters and assignments
-	served    *snapshot.Snapshot
-	number    uint64 // of the generation
-	history   []snapshot.Generation
-}
-
 type outgoing struct {
 	key      string
-	snapshot *snapshot.Snapshot
+	snapshot *snapshot.Snapshot // nil: the key is served nothing any more, and its clients keep what they have
 }
 
 func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
@@ -83,6 +83,8 @@ func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
 		refused:  map[string]*snapshot.Refusal{},
 		readings: map[signals.Key]signals.Reading{},
 		workers:  map[string]int{},
+		lastGood: map[string]time.Time{},
+		saves:    map[string]*save{},
 		restored: restored,
 		frozen:   restored.Frozen,
 	}
@@ -90,19 +92,27 @@ func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
 
 // rebuild makes everything follow a new Store.
 func (c *core) rebuild(now time.Time, update source.Update) {
+	before, first := c.store, c.catalog == nil
+	var verdicts []catalog.Verdict
+	if !first {
+		verdicts = c.catalog.Verdicts
+	}
+	if first && len(c.lastGood) > 0 && update.Store.Len() == 0 {
+		// Nobody has deleted everything while we were away; what was saved knows better.
+		c.store = update.Store
+		complain(c.log, before, update.Store, nil, nil)
+		return
+	}
 	c.guard("resolving the objects", func() {
 		next := catalog.Build(c.catalog, update.Store, c.options.Catalog)
-		var before []catalog.Verdict
-		if c.catalog != nil {
-			before = c.catalog.Verdicts
-		}
-		complain(c.log, c.store, update.Store, before, next.Verdicts)
+		complain(c.log, before, update.Store, verdicts, next.Verdicts)
 		c.catalog, c.store = next, update.Store
 	})
 	if c.catalog == nil {
 		return
 	}
-	why := describeChanges(update.Changes)
+	cause := causeOf(before, update, first)
+	why := cause.why
 	c.log.Info("objects changed", "objects", why)
 	for name, object := range c.catalog.Services {
 		s := c.services[name]
@@ -110,7 +120,7 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 			continue
 		}
 		if s == nil {
-			s = &service{machine: weights.NewMachine(name)}
+			s = &service{machine: weights.NewMachine(name), cluster: c.savedCluster(name)}
 			if state, ok := c.restored.Services[name]; ok {
 				if err := s.machine.Restore(state, now); err != nil {
 					c.log.Warn("a service's saved weights are ignored", "service", name, "error", err)
@@ -142,68 +152,19 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 			f = &fleet{}
 			c.fleets[name] = f
 		}
-		c.guard("fleet "+name, func() { c.rebuildFleet(now, f, object, why) })
+		c.guard("fleet "+name, func() { c.rebuildFleet(now, f, object, cause) })
 	}
 	for name, f := range c.fleets {
 		if c.catalog.Fleets[name] == nil && f.object != nil {
 			// Its Envoys lose their listeners first, then the rest.
 			f.object, f.resources = nil, nil
-			c.serve(now, f, name, snapshot.New(), why)
+			c.endPin(f, name, "its Gateway is gone")
+			c.serve(now, f, name, snapshot.New(), cause)
 		}
 	}
 	c.rebuildEDSOnly()
-}
-
-// rebuildFleet makes a fleet's snapshot from its own resources and its services'.
-func (c *core) rebuildFleet(now time.Time, f *fleet, object *catalog.Fleet, why string) {
-	if f.object != object {
-		before := map[string]*snapshot.Resource{}
-		for _, r := range f.resources {
-			before[resourceKey(r.Type, r.Name)] = r
-		}
-		f.resources = nil
-		for _, r := range translate.Fleet(object, c.options.Translate) {
-			if encoded := c.encode(r, before[resourceKey(r.Type, r.Name)]); encoded != nil {
-				f.resources = append(f.resources, encoded)
-			}
-		}
-		f.object = object
-	}
-	all := slices.Clone(f.resources)
-	for _, name := range object.Services {
-		if s := c.services[name]; s != nil && s.cluster != nil && s.assignment != nil {
-			all = append(all, s.cluster, s.assignment)
-		}
-	}
-	c.serve(now, f, object.Name, snapshot.New(all...), why)
-}
-
-// serve replaces what a fleet is served, if it differs, and notes a generation if more than endpoints
-// differ.
-func (c *core) serve(now time.Time, f *fleet, name string, next *snapshot.Snapshot, why string) {
-	if f.served != nil && f.served.Equal(next) {
-		return
-	}
-	if missing := next.Dangling(); len(missing) > 0 {
-		c.log.Error("a fleet's resources do not fit together; what it was served before is kept", "fleet", name, "missing", missing)
-		return
-	}
-	newGeneration := f.served == nil || !f.served.EqualButEndpoints(next)
-	if newGeneration {
-		if restored, ok := c.restored.Generations[name]; ok && f.served == nil {
-			f.number = restored.Number
-			if restored.Content == next.Content() {
-				f.number-- // nothing changed while we were away
-			}
-		}
-		f.number++
-	}
-	f.served = next.InGeneration(f.number)
-	if newGeneration {
-		f.history = appendBounded(f.history, snapshot.Generation{Number: f.number, At: now, Why: why, Snapshot: f.served})
-		c.unsaved = true
-	}
-	c.outgoing = append(c.outgoing, outgoing{name, f.served})
+	c.takeOver()
+	c.audit(now, before, update, first)
 }
 
 // rebuildEDSOnly makes the snapshots of clients that bring listeners and clusters of their own: the
@@ -226,15 +187,18 @@ func (c *core) rebuildEDSOnly() {
 		next := snapshot.New(assignments...)
 		if before := c.edsOnly[key]; before == nil || !before.Equal(next) {
 			c.edsOnly[key] = next
-			c.outgoing = append(c.outgoing, outgoing{key, next})
+			c.hand(key, next, true)
 		}
 	}
 }
 
+// edsOnlyPrefix begins the keys of clients that have listeners and clusters of their own.
+const edsOnlyPrefix = "eds:"
+
 func edsOnlyKeys(s *catalog.Service) []string {
-	keys := []string{"eds:" + s.Namespace}
+	keys := []string{edsOnlyPrefix + s.Namespace}
 	for _, namespace := range s.Readers {
-		keys = append(keys, "eds:"+namespace)
+		keys = append(keys, edsOnlyPrefix+namespace)
 	}
 	return keys
 }
@@ -318,18 +282,17 @@ func (c *core) decided(s *service, decisions weights.Decisions, why string) {
 // patch puts changed assignments into everything that serves them.
 func (c *core) patch(changed map[string]*snapshot.Resource) {
 	for name, f := range c.fleets {
-		if f.object == nil || f.served == nil {
+		if f.object == nil || f.newest == nil {
 			continue
 		}
-		var mine []*snapshot.Resource
-		for _, service := range f.object.Services {
-			if r := changed[service]; r != nil {
-				mine = append(mine, r)
-			}
+		f.newest = patched(f.newest, changed)
+		served := f.newest
+		if f.pin != nil {
+			served = patched(f.served, changed)
 		}
-		if len(mine) > 0 {
-			f.served = f.served.WithEndpoints(mine...)
-			c.outgoing = append(c.outgoing, outgoing{name, f.served})
+		if served != f.served {
+			f.served = served
+			c.hand(name, served, false)
 		}
 	}
 	byKey := map[string][]*snapshot.Resource{}
@@ -340,8 +303,19 @@ func (c *core) patch(changed map[string]*snapshot.Resource) {
 	}
 	for key, mine := range byKey {
 		c.edsOnly[key] = c.edsOnly[key].WithEndpoints(mine...)
-		c.outgoing = append(c.outgoing, outgoing{key, c.edsOnly[key]})
+		c.hand(key, c.edsOnly[key], false)
 	}
+}
+
+// patched is s with what changed of the assignments that it has.
+func patched(s *snapshot.Snapshot, changed map[string]*snapshot.Resource) *snapshot.Snapshot {
+	var mine []*snapshot.Resource
+	for name, r := range changed {
+		if s.Get(translate.EDS, name) != nil {
+			mine = append(mine, r)
+		}
+	}
+	return s.WithEndpoints(mine...)
 }
 
 // encode validates and encodes a resource; one that is refused is replaced by before, which may be nil.
@@ -362,7 +336,7 @@ func resourceKey(t translate.Type, name string) string { return string(t) + " " 
 const byOperator = "frozen by an operator"
 
 // freeze holds or releases the weights of one service, or of all, those to come included.
-func (c *core) freeze(name string, frozen bool) error {
+func (c *core) freeze(by, name string, frozen bool) error {
 	if name != "" && c.services[name] == nil {
 		return fmt.Errorf("no service %q; a service is named <namespace>/<name>:<port>", name)
 	}
@@ -379,13 +353,17 @@ func (c *core) freeze(name string, frozen bool) error {
 		}
 	}
 	c.unsaved = true
-	c.log.Info("an operator acted", "frozen", frozen, "service", cmp.Or(name, "all"))
+	record := audit.Record{By: by, Op: "freeze", Object: cmp.Or(name, "all services"), Result: audit.Accepted}
+	if !frozen {
+		record.Op = "unfreeze"
+	}
+	audit.Log(c.log, []audit.Record{record})
 	return nil
 }
 
 // takeState is what a restart goes on from, if it has to be saved.
 func (c *core) takeState(now time.Time) (lastgood.State, bool) {
-	if !c.unsaved {
+	if !c.unsaved || c.catalog == nil { // what was restored would be overwritten with nothing
 		return lastgood.State{}, false
 	}
 	c.unsaved, c.savedAt = false, now
@@ -399,7 +377,10 @@ func (c *core) takeState(now time.Time) (lastgood.State, bool) {
 		state.Services[name] = s.machine.State()
 	}
 	for name, f := range c.fleets {
-		state.Generations[name] = lastgood.Generation{Number: f.number, Content: f.served.Content()}
+		if f.newest == nil {
+			continue
+		}
+		state.Generations[name] = lastgood.Generation{Number: f.number, Content: f.newest.Content()}
 	}
 	return state, true
 }
@@ -434,9 +415,6 @@ func (c *core) guard(what string, do func()) {
 	do()
 }
 
-// historyLength is how many generations of a fleet and pushes of a service are kept.
-const historyLength = 64
-
 // appendBounded appends to a slice that readers may still hold: it copies.
 func appendBounded[T any](s []T, v T) []T {
 	s = append(slices.Clone(s), v)
@@ -449,17 +427,4 @@ func published(d weights.Decisions) map[string]uint32 {
 		m[e.Key.Address] = e.Weight
 	}
 	return m
-}
-
-// describeChanges names at most three objects.
-func describeChanges(changes []source.Change) string {
-	var parts []string
-	for i, c := range changes {
-		if i == 3 {
-			parts = append(parts, fmt.Sprintf("and %d more", len(changes)-3))
-			break
-		}
-		parts = append(parts, fmt.Sprintf("%s %s (%s)", c.Object, c.Op, c.Evidence))
-	}
-	return cmp.Or(strings.Join(parts, ", "), "objects were read anew")
 }

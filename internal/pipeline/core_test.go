@@ -266,7 +266,7 @@ func TestARestartGoesOn(t *testing.T) {
 func TestFreezeReachesServicesToCome(t *testing.T) {
 	c := testCore(lastgood.State{})
 	c.rebuild(start, source.Update{Store: store(t, gateway, shop("cart", 1))})
-	if err := c.freeze("", true); err != nil {
+	if err := c.freeze("a test", "", true); err != nil {
 		t.Fatal(err)
 	}
 	c.rebuild(start, source.Update{Store: store(t, gateway, shop("cart", 1), shop("pay", 2))})
@@ -278,7 +278,7 @@ func TestFreezeReachesServicesToCome(t *testing.T) {
 			t.Errorf("%s is not frozen", name)
 		}
 	}
-	if err := again.freeze("", false); err != nil {
+	if err := again.freeze("a test", "", false); err != nil {
 		t.Fatal(err)
 	}
 	if again.frozen || again.services["shop/cart:80"].machine.Frozen() != "" {

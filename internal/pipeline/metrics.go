@@ -6,6 +6,8 @@ type metrics struct {
 	pushes      *prometheus.CounterVec
 	jobDuration prometheus.Histogram
 	panics      prometheus.Counter
+
+	saveFailures prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -24,8 +26,12 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Help: "Bugs of this program that were contained; the object's last good state is served.",
 		}),
 	}
+	m.saveFailures = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "evenkeel_state_save_failures_total",
+		Help: "Times the state directory could not be written; it is tried again.",
+	})
 	if registerer != nil {
-		registerer.MustRegister(m.pushes, m.jobDuration, m.panics)
+		registerer.MustRegister(m.pushes, m.jobDuration, m.panics, m.saveFailures)
 	}
 	return m
 }

@@ -6,10 +6,13 @@
 //	action ──▶ └──────┘ result └──────────────────────────────────────────────┘ ──▶ state on disk
 //
 // The loop is one goroutine. One of five things happens at a time: objects changed, readings arrived,
-// a tick, an operator's action, a job's result. It decides what is to be done next and never waits for
+// a tick (one of them says that the first objects are late), an operator's action, a job's result. It decides what is to be done next and never waits for
 // more than a channel. What takes time is done by one worker, one job after the other; the worker owns
 // the core (catalog, weight machines, served resources) while it runs. Everybody else reads the View,
 // which is immutable and replaced as a whole.
+//
+// A start serves what was saved at once, until the source delivers: Envoys that return
+// are sent nothing, for the bytes are the same. What the objects make then follows it as any change does.
 //
 // There are two lanes. Safety: a change of objects is built at once after a quiet second, in a burst
 // 50 ms after its last change and at most 500 ms after its first. Weights: a tick every 2 s. A removal
@@ -34,6 +37,7 @@ import (
 	"evenkeel.io/controlplane/internal/signals/lrs"
 	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
+	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/source"
 	"evenkeel.io/controlplane/internal/translate"
 )
@@ -128,14 +132,36 @@ func (p *Pipeline) act(ctx context.Context, do func(*core) error) error {
 }
 
 // Freeze holds the published weights of a service, or of all if service is "", until Unfreeze.
-// Endpoints that leave still leave, and those that join get their prior.
-func (p *Pipeline) Freeze(ctx context.Context, service string) error {
-	return p.act(ctx, func(c *core) error { return c.freeze(service, true) })
+// Endpoints that leave still leave, and those that join get their prior. by is who wants it, for the audit.
+func (p *Pipeline) Freeze(ctx context.Context, by, service string) error {
+	return p.act(ctx, func(c *core) error { return c.freeze(by, service, true) })
 }
 
 // Unfreeze ends what Freeze began.
-func (p *Pipeline) Unfreeze(ctx context.Context, service string) error {
-	return p.act(ctx, func(c *core) error { return c.freeze(service, false) })
+func (p *Pipeline) Unfreeze(ctx context.Context, by, service string) error {
+	return p.act(ctx, func(c *core) error { return c.freeze(by, service, false) })
+}
+
+// Rollback pins a fleet to an earlier generation of its history, with the endpoints and weights of now. The
+// pin ends with Unpin, or when an object changes that was rolled back.
+func (p *Pipeline) Rollback(ctx context.Context, by, fleet string, generation uint64) (snapshot.Pin, error) {
+	var pin snapshot.Pin
+	err := p.act(ctx, func(c *core) (err error) {
+		now := time.Now()
+		pin, err = c.rollback(now, by, fleet, generation)
+		c.acted(now, by, "rollback", fleet, generation, err)
+		return err
+	})
+	return pin, err
+}
+
+// Unpin has a fleet served its newest generation again.
+func (p *Pipeline) Unpin(ctx context.Context, by, fleet string) error {
+	return p.act(ctx, func(c *core) error {
+		err := c.unpin(fleet)
+		c.acted(time.Now(), by, "unpin", fleet, 0, err)
+		return err
+	})
 }
 
 // Run works until ctx is done, or until the source or a collector cannot go on.
@@ -143,8 +169,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
-	saver := newSaver(p.options.State, p.options.Log)
-	restored := saver.load()
+	saver := newSaver(p.options.State, p.metrics, p.options.Log)
 
 	updates := make(chan source.Update)
 	readings := make(chan []signals.Reading, 1)
@@ -162,9 +187,15 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	for _, c := range p.options.Collectors {
 		spawn(c.Name, func() error { return c.Run(ctx, readings) })
 	}
-	spawn("saver", func() error { return saver.run(ctx) })
+	spawn("saver", saver.run)
 	spawn("worker", func() error {
-		core := newCore(p.options, p.metrics, restored)
+		defer saver.close()
+		core := newCore(p.options, p.metrics, saver.load())
+		if saved := saver.loadFleets(); len(saved) > 0 {
+			core.restore(saved)
+			p.handOut(ctx, core, saver, time.Now(), time.Now())
+		}
+		defer func() { core.save(time.Now(), saver, true) }()
 		for j := range jobs {
 			p.work(ctx, core, saver, j)
 			results <- struct{}{}
@@ -184,6 +215,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // job is one piece of work for the worker: a rebuild if objects changed, else a step of the weights,
 // and the actions that came meanwhile.
 type job struct {
+	overdue  bool      // the source has delivered nothing yet
 	seen     time.Time // when the oldest of what it is about was seen
 	update   *source.Update
 	step     bool
@@ -201,14 +233,16 @@ func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readi
 		synced bool
 		busy   bool
 		tick   = time.NewTicker(Tick)
+		late   = time.NewTimer(patience)
 	)
 	defer tick.Stop()
+	defer late.Stop()
 	defer due.stop()
 	for {
 		if !busy {
 			ready := next.update != nil && !time.Now().Before(window.due())
-			if ready || next.step || len(next.actions) > 0 {
-				start := job{seen: time.Now(), step: next.step, actions: next.actions}
+			if ready || next.step || next.overdue || len(next.actions) > 0 {
+				start := job{seen: time.Now(), step: next.step, overdue: next.overdue, actions: next.actions}
 				if ready {
 					start.seen = window.first
 					start.update, next.update = next.update, nil
@@ -217,7 +251,7 @@ func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readi
 				if start.step {
 					start.readings = batch.take()
 				}
-				next.step, next.actions = false, nil
+				next.step, next.overdue, next.actions = false, false, nil
 				jobs <- start // has room: the worker is idle
 				busy = true
 			}
@@ -244,6 +278,8 @@ func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readi
 			// The pending update is due now; the top of the loop sees it.
 		case <-tick.C:
 			next.step = synced
+		case <-late.C:
+			next.overdue = true
 		case a := <-p.actions:
 			next.actions = append(next.actions, a)
 		case <-results:
@@ -266,20 +302,30 @@ func (p *Pipeline) work(ctx context.Context, core *core, saver *saver, j job) {
 	for _, a := range j.actions {
 		a.reply <- a.do(core)
 	}
+	if j.overdue {
+		core.overdue()
+	}
 	if j.step {
 		core.step(now, j.readings)
 	}
+	p.handOut(ctx, core, saver, now, j.seen)
+	p.metrics.jobDuration.Observe(time.Since(now).Seconds())
+}
+
+// handOut gives the cache, the disk and readers what is new. seen is when what is behind it was.
+func (p *Pipeline) handOut(ctx context.Context, core *core, saver *saver, now, seen time.Time) {
 	for _, s := range core.takeOutgoing() {
+		if s.snapshot == nil {
+			p.options.Cache.ClearSnapshot(s.key)
+			continue
+		}
 		if err := p.options.Cache.SetSnapshot(ctx, s.key, s.snapshot); err != nil && ctx.Err() == nil {
 			p.options.Log.Error("handing a snapshot to the cache", "key", s.key, "error", err)
 		}
 		if p.options.Serving != nil {
-			p.options.Serving(s.key, j.seen)
+			p.options.Serving(s.key, seen)
 		}
 	}
-	if state, ok := core.takeState(now); ok {
-		saver.save(state)
-	}
+	core.save(now, saver, false)
 	p.view.Store(core.view(p.View()))
-	p.metrics.jobDuration.Observe(time.Since(now).Seconds())
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"evenkeel.io/controlplane/internal/catalog"
+	"evenkeel.io/controlplane/internal/lastgood"
 	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/source"
@@ -51,16 +53,38 @@ var silent = Collector{"silent", func(*catalog.Catalog) {}, func(ctx context.Con
 
 // running starts a Pipeline in the test's bubble; stop ends it and returns what Run did.
 func running(t *testing.T) (p *Pipeline, s script, stop func() error) {
+	return runningIn(t, nil, slog.New(slog.DiscardHandler))
+}
+
+// runningIn is running with a state directory and a log.
+func runningIn(t *testing.T, state *lastgood.Dir, log *slog.Logger) (p *Pipeline, s script, stop func() error) {
 	s = script{updates: make(chan source.Update), fail: make(chan error)}
-	log := slog.New(slog.DiscardHandler)
 	p = New(Options{
-		Source: s, Collectors: []Collector{silent}, Cache: snapshot.NewCache(xds.FleetHash{}),
+		Source: s, Collectors: []Collector{silent}, Cache: snapshot.NewCache(xds.FleetHash{}), State: state,
 		Catalog: catalog.Options{AllowLoopback: true}, Log: log,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	return p, s, func() error { cancel(); return <-done }
+}
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func TestNothingIsReadyBeforeTheFirstBuild(t *testing.T) {
@@ -123,7 +147,7 @@ func TestFreezeNamesAnUnknownService(t *testing.T) {
 		p, s, stop := running(t)
 		s.updates <- source.Update{Store: objects}
 		synctest.Wait()
-		if err := p.Freeze(t.Context(), "shop/cart:80"); err != nil {
+		if err := p.Freeze(t.Context(), "a test", "shop/cart:80"); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(Tick)
@@ -131,7 +155,7 @@ func TestFreezeNamesAnUnknownService(t *testing.T) {
 		if d, _ := p.View().Decisions("shop/cart:80"); d.Frozen == "" {
 			t.Error("the decisions do not say that they are frozen")
 		}
-		if err := p.Freeze(t.Context(), "shop/none:80"); err == nil || !strings.Contains(err.Error(), "shop/none:80") {
+		if err := p.Freeze(t.Context(), "a test", "shop/none:80"); err == nil || !strings.Contains(err.Error(), "shop/none:80") {
 			t.Errorf("got %v", err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -139,7 +163,7 @@ func TestFreezeNamesAnUnknownService(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
-		if err := p.Unfreeze(ctx, ""); !errors.Is(err, context.Canceled) {
+		if err := p.Unfreeze(ctx, "a test", ""); !errors.Is(err, context.Canceled) {
 			t.Errorf("an action after the end: %v", err)
 		}
 	})

@@ -1,8 +1,10 @@
 package pipeline
 
 import (
+	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/signals"
@@ -22,17 +24,19 @@ type View struct {
 	pushes    map[string][]snapshot.Push
 	readings  map[signals.Key]signals.Reading
 	fleets    map[string]servedFleet
+	lastGood  time.Time
 }
 
 type servedFleet struct {
 	snapshot *snapshot.Snapshot
 	number   uint64
 	history  []snapshot.Generation
+	pin      *snapshot.Pin
 }
 
 // view copies what readers may see; before is used where nothing was built yet.
 func (c *core) view(before *View) *View {
-	if c.catalog == nil {
+	if c.catalog == nil && len(c.lastGood) == 0 {
 		return before
 	}
 	v := &View{
@@ -43,6 +47,12 @@ func (c *core) view(before *View) *View {
 		readings:  maps.Clone(c.readings),
 		fleets:    make(map[string]servedFleet, len(c.fleets)),
 	}
+	switch {
+	case c.late:
+		v.lastGood = newestOf(c.lastGood)
+	case c.catalog == nil:
+		v.notReady = errors.New("waiting for the first complete set of objects; what was saved is served meanwhile")
+	}
 	for _, key := range slices.Sorted(maps.Keys(c.refused)) {
 		v.refusals = append(v.refusals, c.refused[key])
 	}
@@ -51,18 +61,28 @@ func (c *core) view(before *View) *View {
 		v.pushes[name] = s.pushes
 	}
 	for name, f := range c.fleets {
-		v.fleets[name] = servedFleet{f.served, f.number, f.history}
+		served := servedFleet{f.served, f.number, f.history, nil}
+		if f.pin != nil {
+			pin := f.pin.Pin
+			served.number, served.pin = pin.Number, &pin
+		}
+		v.fleets[name] = served
 	}
 	return v
 }
 
-// Ready is nil once the sources were read completely and everything was built from them.
+// Ready is nil once the sources were read completely and everything was built from them, or, where that
+// takes too long, what was saved before the start is served.
 func (v *View) Ready() error { return v.notReady }
 
-// Store is nil before the View is ready.
+// LastKnownGood is when what is served was saved, while the objects cannot be read since the start; zero
+// where what is served is made of the objects.
+func (v *View) LastKnownGood() time.Time { return v.lastGood }
+
+// Store is nil before the objects were read.
 func (v *View) Store() *source.Store { return v.store }
 
-// Catalog is nil before the View is ready.
+// Catalog is nil before the objects were read.
 func (v *View) Catalog() *catalog.Catalog { return v.catalog }
 
 // Refusals are resources that did not pass our own validation.
@@ -88,6 +108,9 @@ func (v *View) Snapshot(fleet string) (*snapshot.Snapshot, uint64, bool) {
 	f, ok := v.fleets[fleet]
 	return f.snapshot, f.number, ok && f.snapshot != nil
 }
+
+// Pin is what a fleet is pinned to, nil if it is served its newest generation.
+func (v *View) Pin(fleet string) *snapshot.Pin { return v.fleets[fleet].pin }
 
 // Generations are a fleet's last generations, the oldest first.
 func (v *View) Generations(fleet string) []snapshot.Generation { return v.fleets[fleet].history }

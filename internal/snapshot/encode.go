@@ -47,6 +47,11 @@ func EncodeAfter(before *Resource, r translate.Resource) (*Resource, error) {
 		before.Source == r.Source && bytes.Equal(before.Bytes, encoded) {
 		return before, nil
 	}
+	return validated(r, encoded)
+}
+
+// validated makes the Resource of a message and its encoding, if it may be served.
+func validated(r translate.Resource, encoded []byte) (*Resource, error) {
 	if err := errors.Join(checkRules(r), validateAnys(r.Message), validateAll(r.Message)); err != nil {
 		return nil, refuse(r, err)
 	}

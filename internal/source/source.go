@@ -44,7 +44,8 @@ const (
 )
 
 // Store is a consistent set of objects. It is immutable, and so is every object in it: a newer Store
-// shares the objects that did not change (the same pointers), which is how readers tell what did.
+// shares the objects that did not change (the same pointers), which is how readers tell what did. Of their
+// managedFields managers, times and subresources are read, to say who changed them.
 type Store struct {
 	GatewayClasses  map[types.NamespacedName]*gatewayv1.GatewayClass
 	Gateways        map[types.NamespacedName]*gatewayv1.Gateway
@@ -144,6 +145,9 @@ type Update struct {
 // every change of objects or of problems, until ctx is done. It returns nil when ctx ends, an error
 // when it cannot go on. It blocks while up is not read; changes that come meanwhile are merged into
 // the next Update.
+//
+// What was saved before the start is served while a Source has sent nothing, so it may take its time: an error is
+// for what waiting does not mend.
 type Source interface {
 	Run(ctx context.Context, up chan<- Update) error
 }

@@ -26,10 +26,12 @@ type index struct {
 	// fleets that a Gateway or a Service is part of, the EDS-only clients of its namespace
 	// ("eds:<namespace>") among a Service's.
 	fleets map[source.Ref][]string
+	// rolledBack are the pinned fleets.
+	rolledBack map[string]RolledBack
 }
 
 func newIndex(in Input) index {
-	x := index{proxies: map[string][]xds.Proxy{}, fleets: map[source.Ref][]string{}}
+	x := index{proxies: map[string][]xds.Proxy{}, fleets: map[source.Ref][]string{}, rolledBack: in.RolledBack}
 	for _, p := range in.Proxies {
 		x.proxies[p.Fleet] = append(x.proxies[p.Fleet], p)
 	}
@@ -79,6 +81,12 @@ func (x index) programmed(v catalog.Verdict) (Condition, bool) {
 	if v.Parent != (source.Ref{}) {
 		target = v.Parent
 	}
+	for _, fleet := range x.fleets[target] {
+		if pinned, ok := x.rolledBack[fleet]; ok && pinned.concerns(v.Object) {
+			c.Reason, c.Message = ReasonRolledBack, pinned.Text
+			return c, true
+		}
+	}
 	var concerned, acked int
 	var waiting string // one of the proxies waited for, the first by fleet and order given
 	for _, fleet := range x.fleets[target] {
@@ -108,6 +116,18 @@ func (x index) programmed(v catalog.Verdict) (Condition, bool) {
 		c.Message = fmt.Sprintf("acknowledged by %s", count(concerned, "connected proxy", "connected proxies"))
 	}
 	return c, true
+}
+
+// concerns says whether an object's present version is kept from the fleet: all that the Gateway stands for,
+// and what was changed since the generation that is served. Endpoints and weights are those of now.
+func (r RolledBack) concerns(object source.Ref) bool {
+	switch object.Kind {
+	case source.KindGateway:
+		return true
+	case source.KindBalancePolicy:
+		return false
+	}
+	return r.All || slices.Contains(r.Objects, object.String())
 }
 
 // stateOf says how far p is with the object: Nacked with the client's words, Synced or Pending. A

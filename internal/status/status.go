@@ -13,6 +13,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/source"
@@ -36,6 +37,7 @@ const (
 	ReasonRejected      = "Rejected"
 	ReasonLastKnownGood = "LastKnownGood"
 	ReasonStaleMetrics  = "StaleMetrics"
+	ReasonRolledBack    = "RolledBack"
 )
 
 // KindFile is the Kind of an Object that stands for a file in which no object could be read.
@@ -75,6 +77,20 @@ type Input struct {
 	Stale map[string]string
 	// Refused says, by object ("Service shop/cart"), why what was made of it did not pass validation.
 	Refused map[string]string
+	// Restored says, by fleet, since when its Gateway's objects are not known and what was saved is served.
+	Restored map[string]string
+	// RolledBack are the fleets that are pinned to an earlier generation.
+	RolledBack map[string]RolledBack
+}
+
+// RolledBack says of a fleet that it is served an earlier generation than its newest.
+type RolledBack struct {
+	// Text says which, by whom and since when.
+	Text string
+	// Objects are those whose present version is therefore not served, "HTTPRoute shop/web"; All: it is not
+	// known which, so it is said of every one that the fleet concerns.
+	Objects []string
+	All     bool
 }
 
 // Conditions says how every object fares: one Object per object that has a verdict or a problem,
@@ -146,6 +162,13 @@ func Conditions(in Input) []Object {
 		if s := in.Catalog.Services[name]; s != nil {
 			o := object(s.Object)
 			o.Conditions = append(o.Conditions, degraded(ReasonStaleMetrics, name+": "+in.Stale[name]))
+		}
+	}
+
+	for name, text := range in.Restored {
+		if namespace, gateway, ok := strings.Cut(name, "/"); ok {
+			o := object(source.Ref{Kind: source.KindGateway, Namespace: namespace, Name: gateway})
+			o.Conditions = append(o.Conditions, degraded(ReasonLastKnownGood, text))
 		}
 	}
 

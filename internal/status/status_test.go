@@ -234,6 +234,36 @@ func TestWhatIsNotValidIsSaidOfItsObject(t *testing.T) {
 	}
 }
 
+// TestRolledBack: what a pinned fleet does not serve the present version of, and nothing else.
+func TestRolledBack(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		in := fixture()
+		in.Proxies = []xds.Proxy{proxy("a", "shop/edge", xds.Synced)}
+		in.RolledBack = map[string]RolledBack{"shop/edge": {Text: "fleet shop/edge is pinned to generation 6", Objects: []string{route.String()}, All: all}}
+		objects := Conditions(in)
+		for ref, want := range map[source.Ref]bool{route: true, {Kind: "Gateway", Namespace: "shop", Name: "edge"}: true, cart: all, policy: false} {
+			c := condition(t, find(t, objects, ref), TypeProgrammed)
+			if got := c.Reason == ReasonRolledBack && c.Status == "False" && c.Message == "fleet shop/edge is pinned to generation 6"; got != want {
+				t.Errorf("all %v: %v is %+v", all, ref, c)
+			}
+		}
+		in.RolledBack = map[string]RolledBack{"bank/edge": {All: true}}
+		if c := condition(t, find(t, Conditions(in), route), TypeProgrammed); c.Reason != ReasonProgrammed {
+			t.Errorf("another fleet's pin: %+v", c)
+		}
+	}
+}
+
+func TestWhatWasSavedIsServed(t *testing.T) {
+	objects := Conditions(Input{Restored: map[string]string{"shop/edge": "saved at noon", "eds:shop": "saved at noon"}})
+	if len(objects) != 1 || objects[0].Kind != "Gateway" || objects[0].Namespace != "shop" || objects[0].Name != "edge" {
+		t.Fatalf("got %+v", objects)
+	}
+	if c := condition(t, objects[0], TypeDegraded); c.Status != "True" || c.Reason != ReasonLastKnownGood || c.Message != "saved at noon" {
+		t.Errorf("got %+v", c)
+	}
+}
+
 func TestNothingKnownIsNoObjects(t *testing.T) {
 	if got := Conditions(Input{}); len(got) != 0 {
 		t.Errorf("got %+v", got)

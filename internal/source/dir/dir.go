@@ -33,6 +33,8 @@ type Options struct {
 	Poll time.Duration
 	// DisableNotify leaves it to the poll alone to find changes, for file systems that tell of none.
 	DisableNotify bool
+	// Wait has a directory that cannot be read in the beginning waited for; else it is an error.
+	Wait bool
 	// Logger gets what is no Problem of an object; slog.Default if nil.
 	Logger *slog.Logger
 }
@@ -62,7 +64,7 @@ func Load(dir string) (*source.Store, error) {
 }
 
 // Run reads the directory, sends what it has, and then what changes, until ctx is done. It gives an
-// error if the directory cannot be read in the beginning, and never later.
+// error if the directory cannot be read in the beginning, unless it is to wait for it, and never later.
 func (s *Source) Run(ctx context.Context, up chan<- source.Update) error {
 	log := s.options.Logger.With("directory", s.dir)
 	w := newWatcher(s.dir, s.options.DisableNotify, log)
@@ -75,6 +77,7 @@ func (s *Source) Run(ctx context.Context, up chan<- source.Update) error {
 		seen      *source.Store // what was read last
 		delivered *source.Store // what the reader of up has
 		ignored   map[string]int
+		waiting   string // what was last said of a directory that cannot be read yet
 		next      source.Update
 		out       chan<- source.Update // up while there is something to send
 		look      = newDebounce()
@@ -106,7 +109,14 @@ func (s *Source) Run(ctx context.Context, up chan<- source.Update) error {
 		case <-look.timer.C:
 			look.pending = false
 			if err := f.read(); err != nil {
-				return err
+				if !s.options.Wait {
+					return err
+				}
+				if text := err.Error(); text != waiting {
+					waiting = text
+					log.Warn("waiting for the directory", "error", text)
+				}
+				continue
 			}
 			if w.follow(f.dirs) {
 				look.soon(quiet, burst)

@@ -115,6 +115,23 @@ func TestRunFollowsFiles(t *testing.T) {
 	f.expect("one:2 two:2", 1, 0)
 }
 
+func TestRunWaitsForADirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "late")
+	f := follow(t, dir, Options{Wait: true, Poll: 10 * time.Millisecond})
+	select {
+	case u := <-f.updates:
+		t.Fatalf("a directory that does not exist holds %v", told(u.Store))
+	case <-time.After(100 * time.Millisecond): // ten looks at it
+	}
+	write(t, filepath.Dir(dir), ".copy/a.yaml", service("one", 1))
+	if err := os.Rename(filepath.Join(filepath.Dir(dir), ".copy"), dir); err != nil {
+		t.Fatal(err)
+	}
+	f.expect("one:1", 1, 0)
+	f.replace("a.yaml", service("one", 2))
+	f.expect("one:2", 1, 0)
+}
+
 func TestRunFollowsAMountedConfigMap(t *testing.T) {
 	dir := t.TempDir()
 	mount := func(version string, port int) {
