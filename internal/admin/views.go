@@ -282,7 +282,7 @@ type SnapshotsView struct {
 type SnapshotView struct {
 	Fleet      string             `json:"fleet"`
 	Client     string             `json:"client,omitempty"` // "grpc" for what its gRPC clients are served
-	Generation uint64             `json:"generation"` // served
+	Generation uint64             `json:"generation"`       // served
 	Pin        *PinView           `json:"pin,omitempty"`
 	Types      []SnapshotTypeView `json:"types"` // in make-before-break order, those that have resources
 }
