@@ -36,9 +36,13 @@ var edges = map[string][]string{
 	"internal/signals/promapi": {"api/v1alpha1", "internal/signals"},
 	"internal/signals/lrs":     {"internal/signals"},
 
+	"internal/auth":           {"internal/auth/identity"},
+	"internal/auth/identity":  {},
+	"internal/auth/authority": {},
+
 	"internal/translate":   {"api/v1alpha1", "internal/catalog", "internal/re2", "internal/source", "internal/weights"},
 	"internal/snapshot":    {"internal/re2", "internal/translate"},
-	"internal/xds":         {"internal/snapshot", "internal/translate", "internal/xds/session"},
+	"internal/xds":         {"internal/auth", "internal/auth/identity", "internal/snapshot", "internal/translate", "internal/xds/session"},
 	"internal/xds/session": {"internal/snapshot", "internal/translate"},
 	"internal/status":      {"internal/catalog", "internal/source", "internal/translate", "internal/weights", "internal/xds"},
 	"internal/lastgood":    {"internal/snapshot", "internal/translate", "internal/weights"},
@@ -49,7 +53,7 @@ var edges = map[string][]string{
 }
 
 // pure rooms are functions of their arguments and a given now.
-var pure = []string{"internal/audit", "internal/catalog", "internal/weights", "internal/health", "internal/translate", "internal/status", "internal/source/admit", "internal/xds/session"}
+var pure = []string{"internal/audit", "internal/catalog", "internal/weights", "internal/health", "internal/translate", "internal/status", "internal/source/admit", "internal/xds/session", "internal/auth/identity"}
 
 // impure is what a pure room may not import.
 var impure = []string{"sync", "sync/atomic", "net", "net/http", "os", "context", "math/rand", "math/rand/v2"}

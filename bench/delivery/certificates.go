@@ -10,9 +10,14 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc/credentials"
+
+	"evenkeel.io/controlplane/internal/auth"
+	"evenkeel.io/controlplane/internal/auth/identity"
 )
 
 // Certificates are one self-signed certificate, its key, both PEM, and the authority of both sides of
@@ -29,7 +34,7 @@ func newCertificates() (*Certificates, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "benchmark"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"benchmark"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -64,6 +69,25 @@ func (c *Certificates) server() (credentials.TransportCredentials, error) {
 	}
 	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, authorities
 	return credentials.NewTLS(config), nil
+}
+
+// gate is what the product lets clients in by; it reads files.
+func (c *Certificates) gate() (*auth.Gate, error) {
+	dir, err := os.MkdirTemp("", "delivery-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	for name, content := range map[string][]byte{"tls.crt": c.Certificate, "tls.key": c.Key, "ca.crt": c.Certificate} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	rules, err := identity.ParseRules("cluster.local", "dns:benchmark="+fleet)
+	if err != nil {
+		return nil, err
+	}
+	return auth.Open(auth.Options{Dir: dir, Rules: rules})
 }
 
 func (c *Certificates) client() (credentials.TransportCredentials, error) {

@@ -38,6 +38,11 @@ func (s *Serving) Start(how Start, address *string) error {
 		if creds, err = how.Certificates.server(); err != nil {
 			return err
 		}
+		if o, ok := s.server.(*ours); ok {
+			if o.gate, err = how.Certificates.gate(); err != nil {
+				return err
+			}
+		}
 	}
 	s.shape = how.Shape
 	if err := s.server.set(s.shape.clusters(), s.shape.assignments(s.shape.spread(s.shape.Clusters), 0)); err != nil {

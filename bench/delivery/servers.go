@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 
+	"evenkeel.io/controlplane/internal/auth"
 	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/translate"
 	"evenkeel.io/controlplane/internal/xds"
@@ -67,15 +68,16 @@ type ours struct {
 	cache    *snapshot.Cache
 	server   *xds.Server
 	snapshot *snapshot.Snapshot
+	gate     *auth.Gate // nil: plaintext
 }
 
 func newOurs() *ours {
 	return &ours{cache: snapshot.NewCache(xds.FleetHash{})}
 }
 
-func (o *ours) start(lis net.Listener, creds credentials.TransportCredentials) {
+func (o *ours) start(lis net.Listener, _ credentials.TransportCredentials) {
 	o.server = xds.NewServer(o.cache, xds.Options{
-		Identifier: "benchmark", TLS: creds, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		Identifier: "benchmark", Auth: o.gate, MaxIdentityStreams: 10_000, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
 	go exitOnError(func() error { return o.server.Serve(context.Background(), lis) })
 }

@@ -232,7 +232,7 @@ func small() *world {
 					translate.CDS: synced(time.Minute), translate.LDS: {State: xds.Pending, Version: "beef", SentVersion: "feed", SentAt: now.Add(-1500 * time.Millisecond), Sent: 5, Acked: 4},
 					translate.RDS: {State: xds.Nacked, Version: "beef", SentVersion: "badbad", SentAt: now.Add(-30 * time.Second), Sent: 5, Acked: 2, Nacked: 3},
 				}, LastNack: &refusal},
-			{Node: "envoy-1", Fleet: "shop/edge", Build: "1.40.0", Agent: "envoy", Zone: "a", Workers: 4, Protocol: "delta", ConnectedAt: now.Add(-2 * time.Hour),
+			{Node: "envoy-1", Fleet: "shop/edge", Identity: "spiffe://cluster.local/fleet/shop/edge", Build: "1.40.0", Agent: "envoy", Zone: "a", Workers: 4, Protocol: "delta", ConnectedAt: now.Add(-2 * time.Hour),
 				Types: map[translate.Type]xds.TypeState{
 					translate.CDS: synced(time.Minute), translate.EDS: synced(time.Second), translate.LDS: synced(time.Hour),
 					translate.RDS: synced(time.Hour), translate.ECDS: {State: xds.NotSubscribed},

@@ -232,6 +232,7 @@ type ProxiesView struct {
 type ProxyView struct {
 	Node        string              `json:"node"`
 	Fleet       string              `json:"fleet"`
+	Identity    string              `json:"identity,omitempty"`
 	Build       string              `json:"build"`
 	Agent       string              `json:"agent,omitempty"`
 	Zone        string              `json:"zone"`

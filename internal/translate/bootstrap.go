@@ -15,9 +15,9 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -45,9 +45,11 @@ type BootstrapOptions struct {
 	// AdminPort; 0 leaves the admin port out.
 	AdminPort int
 	// TLSDir is a directory on the Envoy's machine with tls.crt, tls.key and ca.crt. The control plane
-	// must then show a certificate of that authority for XDSHost. "" is plaintext. Envoy reads the
-	// files when it starts.
+	// must then show a certificate of that authority for XDSHost. "" is plaintext.
 	TLSDir string
+	// SDSDir is a directory on the Envoy's machine with the files of SDS, by which Envoy takes up new files in
+	// TLSDir. Without it Envoy reads those when it starts, and not again.
+	SDSDir string
 	// Workers is the Envoy's `--concurrency`; 0 does not say.
 	Workers int
 	// Region and Zone are the Envoy's locality; "" does not say.
@@ -109,7 +111,7 @@ func (o BootstrapOptions) validate() error {
 	_, notIP = netip.ParseAddr(o.AdminAddress)
 	check(notIP == nil, "admin address %q: expected an IP address", o.AdminAddress)
 	check(o.Workers >= 0 && o.Workers <= 1024, "workers %d: expected 1 to 1024, or 0 for unknown", o.Workers)
-	for what, text := range map[string]string{"node id": o.NodeID, "region": o.Region, "zone": o.Zone, "TLS directory": o.TLSDir} {
+	for what, text := range map[string]string{"node id": o.NodeID, "region": o.Region, "zone": o.Zone, "TLS directory": o.TLSDir, "SDS directory": o.SDSDir} {
 		// YAML folds or refuses most of what cannot be printed, the line breaks of Unicode among it.
 		check(len(text) <= 256 && utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }),
 			"%s %q: expected at most 256 bytes of printable characters", what, text)
@@ -174,15 +176,19 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 	if err := b.ValidateAll(); err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
-	asJSON, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(b)
-	if err != nil {
-		return nil, fmt.Errorf("bootstrap: %w", err)
-	}
-	asYAML, err := yaml.JSONToYAML(asJSON)
+	asYAML, err := toYAML(b)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
 	return append([]byte(header+"\n"), asYAML...), nil
+}
+
+func toYAML(m proto.Message) ([]byte, error) {
+	asJSON, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	return yaml.JSONToYAML(asJSON)
 }
 
 // edsOnlyHeader goes before the YAML of an EDS-only bootstrap; its verb is a validated namespace.
@@ -236,29 +242,7 @@ func (o BootstrapOptions) xdsCluster() *clusterv3.Cluster {
 	if o.TLSDir == "" {
 		return c
 	}
-
-	san := &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_IP_ADDRESS, Matcher: exactly(o.XDSHost)}
-	sni := ""
-	if notIP != nil {
-		san.SanType, sni = tlsv3.SubjectAltNameMatcher_DNS, o.XDSHost
-	}
-	dir := strings.TrimSuffix(o.TLSDir, "/")
-	tls := anyOf(&tlsv3.UpstreamTlsContext{
-		Sni: sni,
-		CommonTlsContext: &tlsv3.CommonTlsContext{
-			TlsParams:       &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3},
-			AlpnProtocols:   []string{"h2"},
-			TlsCertificates: []*tlsv3.TlsCertificate{{CertificateChain: file(dir + "/tls.crt"), PrivateKey: file(dir + "/tls.key")}},
-			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-				TrustedCa:                 file(dir + "/ca.crt"),
-				MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{san},
-			}},
-		},
-	})
-	c.TransportSocket = &corev3.TransportSocket{
-		Name:       "envoy.transport_sockets.tls",
-		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: tls},
-	}
+	c.TransportSocket = o.transportSocket()
 	return c
 }
 
@@ -267,8 +251,4 @@ func waiting() *corev3.ConfigSource {
 	source := overADS(0)
 	source.InitialFetchTimeout = durationpb.New(0)
 	return source
-}
-
-func file(path string) *corev3.DataSource {
-	return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: path}}
 }

@@ -23,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -43,6 +44,8 @@ type plane struct {
 	cache   *snapshot.Cache
 	metrics *prometheus.Registry
 	address string
+	creds   credentials.TransportCredentials // of its clients
+	dialer  net.Dialer
 	stop    func()                        // ends it, and returns when it has
 	labels  map[string]*snapshot.Snapshot // by the version that it was set as
 }
@@ -56,7 +59,7 @@ func startPlane(t *testing.T, opts Options) *plane {
 
 func startPlaneOf(t *testing.T, cache *snapshot.Cache, address string, opts Options) *plane {
 	t.Helper()
-	p := &plane{t: t, cache: cache, metrics: prometheus.NewRegistry()}
+	p := &plane{t: t, cache: cache, metrics: prometheus.NewRegistry(), creds: insecure.NewCredentials()}
 	opts.Metrics = p.metrics
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -82,7 +85,10 @@ func startPlaneOf(t *testing.T, cache *snapshot.Cache, address string, opts Opti
 
 func (p *plane) dial() *grpc.ClientConn {
 	p.t.Helper()
-	conn, err := grpc.NewClient(p.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(p.address, grpc.WithTransportCredentials(p.creds),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return p.dialer.DialContext(ctx, "tcp", address)
+		}))
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -2,17 +2,9 @@ package xds
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -33,7 +25,6 @@ import (
 	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -64,6 +55,7 @@ func envoyBinary(t *testing.T) string {
 // envoy is a real one, started from our bootstrap.
 type envoy struct {
 	t           *testing.T
+	log         string // file
 	admin, http string // URLs
 	listener    uint32 // the port that its listener shall take
 }
@@ -123,7 +115,7 @@ func startEnvoy(t *testing.T, xdsAddress string, opts translate.BootstrapOptions
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return &envoy{t: t, admin: fmt.Sprintf("http://127.0.0.1:%d", admin), http: fmt.Sprintf("http://127.0.0.1:%d", listener), listener: uint32(listener)}
+	return &envoy{t: t, log: log.Name(), admin: fmt.Sprintf("http://127.0.0.1:%d", admin), http: fmt.Sprintf("http://127.0.0.1:%d", listener), listener: uint32(listener)}
 }
 
 // get returns "" where there is no answer with 200.
@@ -331,64 +323,6 @@ func TestRealEnvoyForEndpointsOnly(t *testing.T) {
 	if s := p.state("envoy-1", translate.CDS); s.State != NotSubscribed {
 		t.Errorf("clusters: %+v, want NOT_SUBSCRIBED", s)
 	}
-}
-
-// TestRealEnvoyOverTLS: both sides show a certificate, and the bootstrap checks the server's name.
-func TestRealEnvoyOverTLS(t *testing.T) {
-	envoyBinary(t)
-	dir := t.TempDir()
-	serverCert, pool := writeCertificates(t, dir)
-	p := startPlane(t, Options{TLS: credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{serverCert}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
-	})})
-	e := startEnvoy(t, p.address, translate.BootstrapOptions{Fleet: fleet, TLSDir: dir}, nil)
-	p.set(fleet, "1", e.configuration("http://127.0.0.1:1", 1))
-	e.until("LIVE", func() bool { return get(e.admin+"/ready") == "LIVE" })
-	p.untilState("envoy-1", translate.LDS, Synced)
-}
-
-// writeCertificates makes an authority and two certificates of it: the server's, for 127.0.0.1, and
-// the client's, as the files that a bootstrap with a TLS directory names.
-func writeCertificates(t *testing.T, dir string) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	fail := func(err error) {
-		if err != nil {
-			t.Helper()
-			t.Fatal(err)
-		}
-	}
-	write := func(name, kind string, der []byte) {
-		fail(os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-	}
-	issue := func(name string, serial int64, parent *x509.Certificate, signer *ecdsa.PrivateKey) ([]byte, *ecdsa.PrivateKey) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		fail(err)
-		c := &x509.Certificate{
-			SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true,
-			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		}
-		if parent == nil {
-			c.IsCA, c.KeyUsage, c.ExtKeyUsage, c.IPAddresses = true, x509.KeyUsageCertSign, nil, nil
-			parent, signer = c, key
-		}
-		der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
-		fail(err)
-		return der, key
-	}
-	caDER, caKey := issue("authority", 1, nil, nil)
-	ca, err := x509.ParseCertificate(caDER)
-	fail(err)
-	write("ca.crt", "CERTIFICATE", caDER)
-	clientDER, clientKey := issue("envoy-1", 2, ca, caKey)
-	write("tls.crt", "CERTIFICATE", clientDER)
-	clientKeyDER, err := x509.MarshalPKCS8PrivateKey(clientKey)
-	fail(err)
-	write("tls.key", "PRIVATE KEY", clientKeyDER)
-	serverDER, serverKey := issue("evenkeel", 3, ca, caKey)
-	pool := x509.NewCertPool()
-	pool.AddCert(ca)
-	return tls.Certificate{Certificate: [][]byte{serverDER}, PrivateKey: serverKey}, pool
 }
 
 // TestRealEnvoyReportsLoad: what an Envoy reports of two endpoints is, request for request, what they

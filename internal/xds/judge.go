@@ -16,7 +16,7 @@ type refusals struct {
 
 // refusal is what is known of a version that was refused.
 type refusal struct {
-	by    map[string]bool // ids of nodes
+	by    map[string]bool // voices
 	taken bool            // somebody accepted it: it is never taken back
 }
 
@@ -29,15 +29,15 @@ type refused struct {
 }
 
 const (
-	// maxRefused bounds the versions that are remembered, maxRefusers the nodes of each.
+	// maxRefused bounds the versions that are remembered, maxRefusers the voices of each.
 	maxRefused, maxRefusers = 1024, 16
-	// witnesses is how many nodes must refuse a version for it to be the resource's fault.
+	// witnesses is how many voices must refuse a version for it to be the resource's fault.
 	witnesses = 2
 )
 
-// note records a refusal. It says by how many nodes the version was refused, and whether it was found to
+// note records a refusal. It says by how many voices the version was refused, and whether it was found to
 // be taken by another.
-func (r *refusals) note(what refused, node string) (count int, taken bool) {
+func (r *refusals) note(what refused, voice string) (count int, taken bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.of == nil {
@@ -55,7 +55,7 @@ func (r *refusals) note(what refused, node string) (count int, taken bool) {
 		r.of[what] = is
 	}
 	if len(is.by) < maxRefusers {
-		is.by[node] = true
+		is.by[voice] = true
 	}
 	return len(is.by), is.taken
 }
@@ -68,19 +68,31 @@ func (r *refusals) foundTaken(what refused) {
 	}
 }
 
+// voice is whose word a refusal of the stream's client is. A client names its nodes itself, as many as it
+// likes, and shares its certificate with its fleet; what it does not choose is the address that it holds a
+// connection from. So with certificates a host is one voice, and of Envoys that share a host, or are behind
+// one address, two that refuse are one witness: each still parks for itself what it refuses. In plaintext,
+// where nobody is anybody, a node is a voice.
+func (s *adsStream) voice(node string) string {
+	if s.registry.opts.Auth == nil {
+		return node
+	}
+	return host(s.wire.Context())
+}
+
 // judge decides whose fault a refusal is. A node parks for itself what it refuses. It is the resource's
-// fault if no node of the fleet has accepted this version, and two refused it, or the only one that there
-// is: then all are served the version again that was accepted last, which judge returns, until the
+// fault if no node of the fleet has accepted this version, and two voices refused it, or the only node that
+// there is: then all are served the version again that was accepted last, which judge returns, until the
 // resource changes. Otherwise a node that is old, or hostile, or has no room for a port, would decide for
 // its whole fleet. Here the Envoys of a fleet and its gRPC clients are two, as they are served two versions.
 //
 // All of a large fleet may refuse the same within a moment. The streams are gone through for the first few.
-func (r *Registry) judge(by facts, kind translate.Type, suspect session.Suspect) *snapshot.Resource {
+func (r *Registry) judge(by facts, voice string, kind translate.Type, suspect session.Suspect) *snapshot.Resource {
 	if now := r.cacheOf(by).Current(by.fleet).Get(kind, suspect.Name); now == nil || now.Version != suspect.Version {
 		return nil // a removal, or it is not served any more
 	}
 	what := refused{by.fleet, by.grpc(), kind, suspect.Name, suspect.Version}
-	count, taken := r.refusals.note(what, by.id)
+	count, taken := r.refusals.note(what, voice)
 	if taken || count < witnesses && r.nodesLike(by) > 1 {
 		return nil
 	}

@@ -148,7 +148,9 @@ func TestStrangersDoNotReport(t *testing.T) {
 // panicking is LoadReports with a defect.
 type panicking struct{}
 
-func (panicking) ServeLoadReports(context.Context, grpc.ServerStream) error { panic("a defect") }
+func (panicking) ServeLoadReports(context.Context, grpc.ServerStream, func(string) error) error {
+	panic("a defect")
+}
 
 func TestPanicInLoadReports(t *testing.T) {
 	p := startPlane(t, Options{LoadReports: panicking{}})

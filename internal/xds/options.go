@@ -9,8 +9,8 @@ import (
 	loadv3 "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
+	"evenkeel.io/controlplane/internal/auth"
 	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/translate"
 )
@@ -26,8 +26,9 @@ type Options struct {
 	// says whom it listens to and how far it is.
 	Identifier string
 
-	// TLS of the listener; nil is plaintext, for loopback only.
-	TLS credentials.TransportCredentials
+	// Auth lets clients in, and says which fleets each may see; nil is plaintext and every fleet for
+	// everybody, for loopback only.
+	Auth *auth.Gate
 
 	// HasFleet says whether a Gateway (or, for "eds:<namespace>", a namespace) of that name exists.
 	// Nil asks the cache whether it holds a snapshot of that name. Called from the goroutines of
@@ -56,6 +57,12 @@ type Options struct {
 	// each name that it dials, may have 16 times as many. Default 4.
 	MaxNodeStreams int
 
+	// MaxIdentityStreams bounds the ADS streams, and separately the load report streams, of one client
+	// identity, which all Envoys of a fleet may share; one more is refused with ResourceExhausted. It has no
+	// say in plaintext, where nobody has an identity. Default half of MaxStreams, so that no identity can
+	// keep all others out.
+	MaxIdentityStreams int
+
 	// StreamsPerSecond bounds how many streams are taken in a second, and in a burst; others are refused
 	// with Unavailable, and come back after a while. Default 1000.
 	StreamsPerSecond int
@@ -82,17 +89,18 @@ type Options struct {
 
 // LoadReports is what load reports are for.
 type LoadReports interface {
-	// ServeLoadReports serves one stream until its client or ctx ends it. Messages for RecvMsg may decode
+	// ServeLoadReports serves one stream until its client or ctx ends it. Whether the client may report for
+	// the fleet that it names is asked of authorize, whose error ends the stream. Messages for RecvMsg may decode
 	// themselves (selfDecoding in codec.go). It runs in the stream's own goroutine; a panic there ends
 	// the stream and nothing else.
-	ServeLoadReports(ctx context.Context, stream grpc.ServerStream) error
+	ServeLoadReports(ctx context.Context, stream grpc.ServerStream, authorize func(fleet string) error) error
 }
 
 // silence is LoadReports that asks for none: an accepted stream keeps an Envoy whose bootstrap names a
 // load report server from trying again and again.
 type silence struct{}
 
-func (silence) ServeLoadReports(_ context.Context, stream grpc.ServerStream) error {
+func (silence) ServeLoadReports(_ context.Context, stream grpc.ServerStream, _ func(string) error) error {
 	for {
 		if err := stream.RecvMsg(&loadv3.LoadStatsRequest{}); err != nil {
 			return err
@@ -117,6 +125,7 @@ func (o Options) withDefaults(cache *snapshot.Cache) Options {
 	}
 	o.MaxStreams = cmp.Or(o.MaxStreams, 10_000)
 	o.MaxNodeStreams = cmp.Or(o.MaxNodeStreams, 4)
+	o.MaxIdentityStreams = cmp.Or(o.MaxIdentityStreams, max(1, o.MaxStreams/2))
 	o.StreamsPerSecond = cmp.Or(o.StreamsPerSecond, 1000)
 	o.MaxNames = cmp.Or(o.MaxNames, 20_000)
 	o.Wait = cmp.Or(o.Wait, 5*time.Second)

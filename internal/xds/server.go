@@ -37,17 +37,21 @@ type Server struct {
 	registry *Registry
 	ads      streams
 	loads    streams
+	// identities comes before ads and loads: it has seen a stream when they do.
+	identities identities
 }
 
 // NewServer makes a server of a cache that is keyed by FleetHash.
 func NewServer(cache *snapshot.Cache, opts Options) *Server {
 	opts = opts.withDefaults(cache)
+	registry := newRegistry(cache, opts)
 	return &Server{
-		cache:    cache,
-		opts:     opts,
-		registry: newRegistry(cache, opts),
-		ads:      streams{most: opts.MaxStreams, rate: rate.NewLimiter(rate.Limit(opts.StreamsPerSecond), opts.StreamsPerSecond)},
-		loads:    streams{most: opts.MaxStreams, rate: rate.NewLimiter(rate.Limit(opts.StreamsPerSecond), opts.StreamsPerSecond)},
+		cache:      cache,
+		opts:       opts,
+		registry:   registry,
+		ads:        streams{most: opts.MaxStreams, rate: rate.NewLimiter(rate.Limit(opts.StreamsPerSecond), opts.StreamsPerSecond)},
+		loads:      streams{most: opts.MaxStreams, rate: rate.NewLimiter(rate.Limit(opts.StreamsPerSecond), opts.StreamsPerSecond)},
+		identities: identities{registry: registry},
 	}
 }
 
@@ -65,11 +69,11 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxConnectionStreams),
-		grpc.StreamInterceptor(s.recoverPanic),
+		grpc.ChainStreamInterceptor(s.recoverPanic, s.identities.bound),
 		grpc.ForceServerCodecV2(newCodec()),
 	}
-	if s.opts.TLS != nil {
-		options = append(options, grpc.Creds(s.opts.TLS))
+	if s.opts.Auth != nil {
+		options = append(options, s.opts.Auth.ServerOptions()...)
 	}
 	server := grpc.NewServer(options...)
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, ads{Server: s})
@@ -227,6 +231,6 @@ type lrsService struct {
 
 func (l lrsService) StreamLoadStats(str loadv3.LoadReportingService_StreamLoadStatsServer) error {
 	return l.hold(ender(str.Context()), &l.loads, lrs, func() error {
-		return l.opts.LoadReports.ServeLoadReports(str.Context(), str)
+		return l.opts.LoadReports.ServeLoadReports(str.Context(), str, func(fleet string) error { return l.registry.authorize(str.Context(), lrs, fleet) })
 	})
 }

@@ -71,6 +71,9 @@ func (s *adsStream) identify(n *corev3.Node) error {
 		return s.refuse(codes.InvalidArgument, "bad_node", "%v", err)
 	}
 	s.facts = f
+	if err := s.registry.authorize(s.wire.Context(), s.protocol, f.fleet); err != nil {
+		return err
+	}
 	if err := s.registry.identified(f); err != nil {
 		return s.refuse(codes.ResourceExhausted, "node_streams", "%v", err)
 	}
@@ -226,7 +229,7 @@ func (s *adsStream) nacked(answer *session.Answer) {
 		if source, ok := reg.opts.Lookup(n.Fleet, n.Type, n.Resource); ok {
 			n.Source = source
 		}
-		if good := reg.judge(f, answer.Type, *suspect); good != nil {
+		if good := reg.judge(f, s.voice(f.id), answer.Type, *suspect); good != nil {
 			n.Instead = fmt.Sprintf("the whole fleet is served version %.12s of it again, which was accepted; none of its nodes took this one", good.Version)
 		}
 	}
@@ -262,7 +265,7 @@ func (s *adsStream) proxy(exists bool) (Proxy, bool) {
 		return Proxy{}, false
 	}
 	p := Proxy{
-		Node: s.facts.id, Fleet: s.facts.fleet, Build: s.facts.build, Agent: s.facts.agent, Zone: s.facts.zone, Workers: s.facts.workers,
+		Node: s.facts.id, Fleet: s.facts.fleet, Identity: s.registry.client(s.wire.Context()).Name(), Build: s.facts.build, Agent: s.facts.agent, Zone: s.facts.zone, Workers: s.facts.workers,
 		Protocol: s.protocol, ConnectedAt: s.connectedAt, Types: make(map[translate.Type]TypeState, len(translate.Types)),
 	}
 	if s.lastNack != nil {

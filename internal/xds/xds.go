@@ -15,6 +15,7 @@ type Proxy struct {
 	Node string // node.id
 	// Fleet is node.cluster: "<namespace>/<gateway>", or "eds:<namespace>" for an EDS-only client.
 	Fleet       string
+	Identity    string // the name in its certificate that lets it see the fleet, "" in plaintext
 	Build       string // "1.40.0", or the user agent's version
 	Agent       string // user_agent_name: "envoy", "gRPC Go" ...
 	Zone        string

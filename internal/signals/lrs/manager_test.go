@@ -292,7 +292,7 @@ func TestStreamsEnd(t *testing.T) {
 		raised := make(chan any)
 		go func() {
 			defer func() { raised <- recover() }()
-			_ = m.ServeLoadReports(c.ctx, c)
+			_ = m.ServeLoadReports(c.ctx, c, anyFleet)
 		}()
 		c.send <- nil
 		if cause, _ := (<-raised).(string); !strings.Contains(cause, "a defect") || !strings.Contains(cause, "RecvMsg") {

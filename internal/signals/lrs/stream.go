@@ -19,16 +19,16 @@ import (
 // node at every interval, and cannot be told to stop.
 const unasked = time.Hour
 
-// ServeLoadReports serves the load report stream of one node until the node or ctx ends it. Of the
-// server's codec it asks that a message with the method UnmarshalWire([]byte) decodes itself; what it
+// ServeLoadReports serves the load report stream of one node until the node or ctx ends it, or authorize
+// does not let it report for the fleet that it names. Of the server's codec it asks that a message with the method UnmarshalWire([]byte) decodes itself; what it
 // gives to SendMsg is a proto.Message.
 //
 // Nobody is asked for reports before a policy wants some: the stream is then held in silence. It is asked
 // anew whenever the Services change that its fleet is to report.
-func (m *Manager) ServeLoadReports(ctx context.Context, stream grpc.ServerStream) error {
+func (m *Manager) ServeLoadReports(ctx context.Context, stream grpc.ServerStream, authorize func(fleet string) error) error {
 	r := &reporter{replan: make(chan struct{}, 1)}
 	ended := make(chan func() error, 1)
-	go func() { ended <- m.receive(r, stream) }()
+	go func() { ended <- m.receive(r, stream, authorize) }()
 	defer m.leave(r)
 	var asked *loadv3.LoadStatsResponse
 	for {
@@ -52,7 +52,7 @@ func (m *Manager) ServeLoadReports(ctx context.Context, stream grpc.ServerStream
 
 // receive takes messages in until there are no more, and returns how the stream's own goroutine is to
 // end: a panic is raised there, where who serves the stream contains it.
-func (m *Manager) receive(r *reporter, stream grpc.ServerStream) (end func() error) {
+func (m *Manager) receive(r *reporter, stream grpc.ServerStream, authorize func(fleet string) error) (end func() error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			stack := debug.Stack()
@@ -69,6 +69,9 @@ func (m *Manager) receive(r *reporter, stream grpc.ServerStream) (end func() err
 				return func() error {
 					return status.Error(codes.InvalidArgument, "the first message of a load report stream must carry a node with an id")
 				}
+			}
+			if err := authorize(msg.node.fleet); err != nil {
+				return func() error { return err }
 			}
 			m.join(r, *msg.node)
 			msg.node = nil
