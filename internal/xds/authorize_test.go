@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -153,11 +154,13 @@ func (p *plane) refusal(protocol, fleet string) error {
 	switch protocol {
 	case delta:
 		c := p.delta()
+		defer c.cancel()
 		c.send(&discoveryv3.DeltaDiscoveryRequest{Node: n, TypeUrl: resource.ClusterType})
 		_, err := c.str.Recv()
 		return err
 	case sotw:
 		c := p.sotw()
+		defer c.cancel()
 		c.send(&discoveryv3.DiscoveryRequest{Node: n, TypeUrl: resource.ClusterType})
 		_, err := c.str.Recv()
 		return err
@@ -300,4 +303,44 @@ func (g *gated) from(address string) *plane {
 	far := *g.plane
 	far.dialer = net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
 	return &far
+}
+
+// shows says whether the server shows a certificate.
+func (g *gated) shows(pair authority.Pair) bool {
+	conn, err := tls.Dial("tcp", g.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	return slices.Equal(conn.ConnectionState().PeerCertificates[0].Raw, certificateOf(g.t, pair.Certificate).Raw)
+}
+
+func certificateOf(t *testing.T, text []byte) *x509.Certificate {
+	t.Helper()
+	block, _ := pem.Decode(text)
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// serial is a certificate's serial number as Envoy shows it.
+func serial(t *testing.T, text []byte) string {
+	t.Helper()
+	return fmt.Sprintf("%x", certificateOf(t, text).SerialNumber)
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lis
+}
+
+func portOf(t *testing.T, lis net.Listener) uint32 {
+	t.Helper()
+	return uint32(lis.Addr().(*net.TCPAddr).Port)
 }

@@ -32,7 +32,10 @@ import (
 	"evenkeel.io/controlplane/internal/translate"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// grpc-go's xDS client keeps watching the files of its TLS credentials for as long as the process lives.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("google.golang.org/grpc/credentials/tls/certprovider/pemfile.(*watcher).run"))
+}
 
 // patience is how long a test waits for what must come; nothing waits it out on success.
 const patience = 20 * time.Second
