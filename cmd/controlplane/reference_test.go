@@ -6,6 +6,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -32,7 +33,7 @@ func TestReference(t *testing.T) {
 	for name, page := range map[string]string{
 		"command-line.md":  commandLine(),
 		"balancepolicy.md": policyFields(t),
-		"metrics.md":       metricsPage(),
+		"metrics.md":       metricsPage(t),
 	} {
 		path := filepath.Join("..", "..", "docs", "reference", name)
 		if *update {
@@ -171,8 +172,18 @@ func cell(s string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(s, "\n", " "), "|", "\\|")
 }
 
-func metricsPage() string {
-	plane := wire(serveOptions{configDir: "."}, nil, slog.New(slog.DiscardHandler))
+func metricsPage(t *testing.T) string {
+	dir := t.TempDir()
+	certificates := newCertgenCommand()
+	certificates.SetArgs([]string{"--dir", dir})
+	certificates.SetOut(io.Discard)
+	if err := certificates.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	plane, err := wire(serveOptions{configDir: ".", xdsTLSDir: filepath.Join(dir, "server"), xdsTrustDomain: defaultTrustDomain}, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
 	descs := make(chan *prometheus.Desc)
 	go func() {
 		plane.metrics.Describe(descs)

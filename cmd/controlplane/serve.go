@@ -23,6 +23,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"evenkeel.io/controlplane/internal/admin"
+	"evenkeel.io/controlplane/internal/auth"
+	"evenkeel.io/controlplane/internal/auth/identity"
 	"evenkeel.io/controlplane/internal/lastgood"
 	"evenkeel.io/controlplane/internal/pipeline"
 	"evenkeel.io/controlplane/internal/signals/lrs"
@@ -41,6 +43,9 @@ type serveOptions struct {
 	listenerAddress string
 	xdsAddress      string
 	xdsPlaintext    bool
+	xdsTLSDir       string
+	xdsTrustDomain  string
+	xdsIdentities   []string
 	adminAddress    string
 	adminHosts      []string
 	prometheus      []string
@@ -65,10 +70,18 @@ A file or an object that is refused keeps its last good version; /status and the
 when the objects cannot be read: /status then says Degraded, LastKnownGood.
 
 The endpoints are measured by scraping them, or, where a BalancePolicy names one, by asking a Prometheus
-server that scrapes them already. Its URL may hold a user and password; they are shown nowhere.`,
+server that scrapes them already. Its URL may hold a user and password; they are shown nowhere.
+
+With --xds-tls-dir the xDS port asks for certificates, and what a client may see is what its certificate
+names: spiffe://TRUST-DOMAIN/fleet/NAMESPACE/GATEWAY, spiffe://TRUST-DOMAIN/eds/NAMESPACE, or a name that
+--xds-identity maps to a fleet. The files are read anew when they change. controlplane certgen
+makes them where nothing else does. Without certificates xDS is served on loopback only.`,
 		Example: `  controlplane serve --config-dir config/
   controlplane serve --config-dir config/ --prometheus main=http://prometheus.infra:9090
   controlplane serve --config-dir config/ --state-dir /var/lib/evenkeel --log-format json
+  controlplane serve --config-dir config/ --xds-address :18000 --xds-tls-dir /etc/evenkeel/tls
+  controlplane serve --config-dir config/ --xds-address :18000 --xds-tls-dir /etc/evenkeel/tls \
+    --xds-identity dns:envoy.shop.svc=shop/edge --xds-identity uri:spiffe://mesh.example/ns/shop/sa/envoy=eds:shop
   EVENKEEL_CONFIG_DIR=config/ controlplane serve`,
 		Args: exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -80,6 +93,9 @@ server that scrapes them already. Its URL may hold a user and password; they are
 	flags.StringVar(&o.stateDir, "state-dir", "", "where the weights and what is served are kept over a restart; empty: nowhere")
 	flags.StringVar(&o.listenerAddress, "listener-address", "0.0.0.0", "the address that Envoys' listeners bind to, unless the Gateway says another")
 	flags.StringVar(&o.xdsAddress, "xds-address", "127.0.0.1:18000", "where xDS is served")
+	flags.StringVar(&o.xdsTLSDir, "xds-tls-dir", "", "a folder with tls.crt, tls.key and ca.crt, as a Secret is mounted: serve xDS with mutual TLS, to clients of the authorities in ca.crt")
+	flags.StringVar(&o.xdsTrustDomain, "xds-trust-domain", defaultTrustDomain, "the SPIFFE trust domain whose names in clients' certificates permit fleets")
+	flags.StringArrayVar(&o.xdsIdentities, "xds-identity", nil, "a name in clients' certificates and a fleet that it may see, dns:NAME=FLEET or uri:URI=FLEET (repeatable, or separated by commas)")
 	flags.BoolVar(&o.xdsPlaintext, "xds-allow-plaintext", false, "serve xDS without TLS on an address that is not loopback; whoever reaches it can read every route")
 	flags.StringVar(&o.adminAddress, "admin-address", "127.0.0.1:19000", "where the admin port is served (JSON, pages, /metrics)")
 	flags.StringSliceVar(&o.adminHosts, "admin-allowed-host", nil, "a host name by which the admin port may be asked, besides IP addresses and localhost (repeatable)")
@@ -89,6 +105,7 @@ server that scrapes them already. Its URL may hold a user and password; they are
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	_ = cmd.MarkFlagDirname("config-dir")
 	_ = cmd.MarkFlagDirname("state-dir")
+	_ = cmd.MarkFlagDirname("xds-tls-dir")
 	_ = cmd.RegisterFlagCompletionFunc("prometheus", cobra.NoFileCompletions)
 	return cmd
 }
@@ -112,17 +129,42 @@ func (o serveOptions) validate() error {
 	if o.loadReportInterval < lrs.MinInterval {
 		return fmt.Errorf("--load-report-interval %v: expected %v or more", o.loadReportInterval, lrs.MinInterval)
 	}
-	if !o.xdsPlaintext && !isLoopback(o.xdsAddress) {
-		return fmt.Errorf("--xds-address %s: xDS in plaintext is served on loopback only; --xds-allow-plaintext says that whoever can reach that address may read every route", o.xdsAddress)
+	if _, err := o.xdsRules(); err != nil {
+		return err
+	}
+	switch {
+	case o.xdsTLSDir != "" && o.xdsPlaintext:
+		return errors.New("--xds-tls-dir and --xds-allow-plaintext exclude each other: leave one out")
+	case o.xdsTLSDir == "" && len(o.xdsIdentities) > 0:
+		return errors.New("--xds-identity maps the names of certificates: give --xds-tls-dir too, so that clients show some")
+	case o.xdsTLSDir == "" && !o.xdsPlaintext && !isLoopback(o.xdsAddress):
+		return fmt.Errorf("--xds-address %s: xDS in plaintext is served on loopback only; give --xds-tls-dir (controlplane certgen makes certificates), or say with --xds-allow-plaintext that whoever can reach that address may read every route", o.xdsAddress)
 	}
 	return nil
+}
+
+// xdsRules say what the certificates of clients permit.
+func (o serveOptions) xdsRules() (identity.Rules, error) {
+	if _, err := identity.ParseRules(o.xdsTrustDomain); err != nil {
+		return identity.Rules{}, fmt.Errorf("--xds-trust-domain: %w", err)
+	}
+	rules, err := identity.ParseRules(o.xdsTrustDomain, commaSeparated(o.xdsIdentities)...)
+	if err != nil {
+		return identity.Rules{}, fmt.Errorf("--xds-identity: %w", err)
+	}
+	return rules, nil
+}
+
+// commaSeparated are the values of a flag that may be repeated; from the environment several come in one.
+func commaSeparated(flags []string) []string {
+	return strings.FieldsFunc(strings.Join(flags, ","), func(c rune) bool { return c == ',' })
 }
 
 // prometheusServers reads the values of --prometheus. Errors name what can be named without its URL, which
 // may hold a password.
 func prometheusServers(flags []string) (map[string]*url.URL, error) {
 	servers := map[string]*url.URL{}
-	for _, given := range strings.FieldsFunc(strings.Join(flags, ","), func(c rune) bool { return c == ',' }) {
+	for _, given := range commaSeparated(flags) {
 		name, address, ok := strings.Cut(given, "=")
 		if !ok {
 			return nil, errors.New("--prometheus: expected NAME=URL, such as main=http://prometheus.infra:9090")
@@ -192,6 +234,10 @@ func serve(ctx context.Context, o serveOptions, logTo io.Writer) error {
 		}
 		log.Error("the directory of objects is not there; what was saved is served until it is", "config", o.configDir)
 	}
+	plane, err := wire(o, state, log)
+	if err != nil {
+		return refusedError(err)
+	}
 	xdsListener, err := net.Listen("tcp", o.xdsAddress)
 	if err != nil {
 		return refusedError(fmt.Errorf("--xds-address: %w", err))
@@ -201,12 +247,12 @@ func serve(ctx context.Context, o serveOptions, logTo io.Writer) error {
 		xdsListener.Close()
 		return refusedError(fmt.Errorf("--admin-address: %w", err))
 	}
-	if !isLoopback(o.xdsAddress) {
+	if plane.gate == nil && !isLoopback(o.xdsAddress) {
 		log.Warn("xDS is served in plaintext: whoever can reach the address may read every route and endpoint", "address", o.xdsAddress)
 	}
 	log.Info("serving", "config", o.configDir, "xds", xdsListener.Addr().String(),
 		"admin", "http://"+adminListener.Addr().String(), "version", programVersion())
-	err = wire(o, state, log).run(ctx, xdsListener, adminListener)
+	err = plane.run(ctx, xdsListener, adminListener)
 	log.Info("stopped")
 	return err
 }
@@ -214,15 +260,25 @@ func serve(ctx context.Context, o serveOptions, logTo io.Writer) error {
 // controlPlane is the rooms, wired.
 type controlPlane struct {
 	pipeline *pipeline.Pipeline
+	gate     *auth.Gate // nil: plaintext
 	xds      *xds.Server
 	admin    *http.Server
 	metrics  *prometheus.Registry
 }
 
-// wire makes the rooms and tells them of each other. Nothing runs yet.
-func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
+// wire makes the rooms and tells them of each other. Nothing runs yet. The options are valid.
+func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) (*controlPlane, error) {
 	c := &controlPlane{metrics: prometheus.NewRegistry()}
 	c.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if o.xdsTLSDir != "" {
+		rules, err := o.xdsRules()
+		if err != nil {
+			return nil, err
+		}
+		if c.gate, err = auth.Open(auth.Options{Dir: o.xdsTLSDir, Rules: rules, Log: log, Metrics: c.metrics}); err != nil {
+			return nil, fmt.Errorf("--xds-tls-dir: %w", err)
+		}
+	}
 	cache := snapshot.NewCache(xds.FleetHash{})
 	scraper := scrape.New(scrape.Options{AllowLoopback: true, Registerer: c.metrics, Logger: log})
 	servers, _ := prometheusServers(o.prometheus) // validated before
@@ -236,6 +292,7 @@ func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
 	})
 	c.xds = xds.NewServer(cache, xds.Options{
 		Identifier:  identifier(),
+		Auth:        c.gate,
 		LoadReports: reports,
 		Lookup: func(fleet string, t translate.Type, name string) (string, bool) {
 			return c.pipeline.View().ResourceSource(fleet, t, name)
@@ -270,7 +327,7 @@ func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) *controlPlane {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	return c
+	return c, nil
 }
 
 // run serves until ctx is done or a part fails; then all parts stop.
@@ -278,6 +335,9 @@ func (c *controlPlane) run(ctx context.Context, xdsListener, adminListener net.L
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.pipeline.Run(ctx) })
 	group.Go(func() error { return c.xds.Serve(ctx, xdsListener) })
+	if c.gate != nil {
+		group.Go(func() error { return c.gate.Run(ctx) })
+	}
 	group.Go(func() error {
 		if err := c.admin.Serve(adminListener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("admin port: %w", err)
