@@ -137,6 +137,9 @@ func (p *pki) authority(rotate bool) (next string, err error) {
 	current, err := p.read(authorityFolder, "ca")
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !p.exists(authorityFolder, "ca.crt") && !p.exists(authorityFolder, "ca.key"):
+		if rotate {
+			return "", fmt.Errorf("--rotate-authority: there is no authority in %s yet: run this without it", filepath.Join(p.dir, authorityFolder))
+		}
 		if _, current, err = authority.New("Evenkeel authority", p.now, authorityLifetime); err != nil {
 			return "", err
 		}
@@ -154,8 +157,6 @@ func (p *pki) authority(rotate bool) (next string, err error) {
 	trusted := blocks(current.Certificate)
 	if rotate {
 		switch {
-		case made:
-			return "", errors.New("--rotate-authority: there was no authority yet, and now there is a new one")
 		case second.Certificate == nil && len(trusted) == 1:
 			if _, second, err = authority.New("Evenkeel authority", p.now, authorityLifetime); err != nil {
 				return "", err

@@ -74,8 +74,8 @@ func Open(opts Options) (*Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gate{opts: opts, noise: rate.NewLimiter(1, 10), material: m, connections: map[*connection]struct{}{}}
-	g.metrics = newMetrics(opts.Metrics, g.current)
+	g := &Gate{opts: opts, metrics: newMetrics(opts.Metrics), noise: rate.NewLimiter(1, 10), connections: map[*connection]struct{}{}}
+	g.use(m)
 	g.tls = credentials.NewTLS(&tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -83,6 +83,16 @@ func Open(opts Options) (*Gate, error) {
 		},
 	})
 	return g, nil
+}
+
+// use shows and trusts something else from now on.
+func (g *Gate) use(m *material) {
+	g.mu.Lock()
+	g.material = m
+	g.mu.Unlock()
+	g.metrics.notAfter.WithLabelValues("server").Set(float64(m.leaf.NotAfter.Unix()))
+	g.metrics.notAfter.WithLabelValues("authority").Set(float64(m.notAfter.Unix()))
+	g.opts.Log.Info("TLS files are in use", "directory", g.opts.Dir, "certificate", m.leaf.SerialNumber.Text(16), "notAfter", m.leaf.NotAfter, "authorities", len(m.trusted))
 }
 
 // current is what is shown and trusted now.

@@ -105,11 +105,3 @@ func (w *watch) refuse(err error) {
 		w.gate.opts.Log.Error("TLS files cannot be used; those from before stay in use", "directory", w.gate.opts.Dir, "error", err)
 	}
 }
-
-// use shows and trusts something else from now on.
-func (g *Gate) use(m *material) {
-	g.mu.Lock()
-	g.material = m
-	g.mu.Unlock()
-	g.opts.Log.Info("TLS files are in use", "directory", g.opts.Dir, "certificate", m.leaf.SerialNumber.Text(16), "notAfter", m.leaf.NotAfter, "authorities", len(m.trusted))
-}

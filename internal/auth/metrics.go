@@ -6,24 +6,20 @@ import (
 )
 
 type metrics struct {
+	notAfter          *prometheus.GaugeVec
 	reloadFailures    prometheus.Counter
 	refusedHandshakes *prometheus.CounterVec
 	refusedCalls      prometheus.Counter
 	closed            *prometheus.CounterVec
 }
 
-func newMetrics(r prometheus.Registerer, current func() *material) metrics {
+func newMetrics(r prometheus.Registerer) metrics {
 	f := promauto.With(r)
-	notAfter := func(certificate string, of func(*material) int64) {
-		f.NewGaugeFunc(prometheus.GaugeOpts{
-			Name:        "evenkeel_tls_not_after_timestamp_seconds",
-			Help:        "When the certificate that is shown to clients (server), and the last of the authorities that clients are trusted from (authority), expire.",
-			ConstLabels: prometheus.Labels{"certificate": certificate},
-		}, func() float64 { return float64(of(current())) })
-	}
-	notAfter("server", func(m *material) int64 { return m.leaf.NotAfter.Unix() })
-	notAfter("authority", func(m *material) int64 { return m.notAfter.Unix() })
 	return metrics{
+		notAfter: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "evenkeel_tls_not_after_timestamp_seconds",
+			Help: "When the certificate that is shown to clients (server), and the last of the authorities that clients are trusted from (authority), expire.",
+		}, []string{"certificate"}),
 		reloadFailures: f.NewCounter(prometheus.CounterOpts{
 			Name: "evenkeel_tls_reload_failures_total",
 			Help: "Looks at the TLS files that found them unusable; those from before stay in use. It rises until the files are good.",

@@ -7,6 +7,8 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"pgregory.net/rapid"
 	"sigs.k8s.io/yaml"
@@ -95,6 +97,56 @@ func TestBootstrapFindsTheControlPlane(t *testing.T) {
 		if sni := strings.Contains(string(text), "sni: "+host); sni != (want == clusterv3.Cluster_STRICT_DNS) {
 			t.Errorf("%s: server name sent: %v", host, sni)
 		}
+	}
+}
+
+// TestSDSIsWhatTheBootstrapNames: the secrets that it discovers are in the files that it names, and those name
+// the files of Kubernetes and the folder to watch.
+func TestSDSIsWhatTheBootstrapNames(t *testing.T) {
+	o := BootstrapOptions{Fleet: "shop/edge", TLSDir: "/tls", SDSDir: "/config"}
+	text, err := Bootstrap(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tls tlsv3.UpstreamTlsContext
+	if err := parseBootstrap(t, text).GetStaticResources().GetClusters()[0].GetTransportSocket().GetTypedConfig().UnmarshalTo(&tls); err != nil {
+		t.Fatal(err)
+	}
+	files, err := SDS(o)
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	discovered := func(config *tlsv3.SdsSecretConfig) *tlsv3.Secret {
+		t.Helper()
+		name := config.GetSdsConfig().GetPathConfigSource().GetPath()
+		asJSON, err := yaml.YAMLToJSON(files[strings.TrimPrefix(name, "/config/")])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var response discoveryv3.DiscoveryResponse
+		if err := protojson.Unmarshal(asJSON, &response); err != nil || len(response.GetResources()) != 1 {
+			t.Fatalf("%s: %v, %v", name, &response, err)
+		}
+		var secret tlsv3.Secret
+		if err := response.GetResources()[0].UnmarshalTo(&secret); err != nil || secret.GetName() != config.GetName() {
+			t.Fatalf("%s has %q, want %q; %v", name, secret.GetName(), config.GetName(), err)
+		}
+		return &secret
+	}
+	certificate := discovered(tls.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs()[0]).GetTlsCertificate()
+	if certificate.GetCertificateChain().GetFilename() != "/tls/tls.crt" || certificate.GetPrivateKey().GetFilename() != "/tls/tls.key" || certificate.GetWatchedDirectory().GetPath() != "/tls" {
+		t.Errorf("%v", certificate)
+	}
+	combined := tls.GetCommonTlsContext().GetCombinedValidationContext()
+	authority := discovered(combined.GetValidationContextSdsSecretConfig()).GetValidationContext()
+	if authority.GetTrustedCa().GetFilename() != "/tls/ca.crt" || authority.GetWatchedDirectory().GetPath() != "/tls" {
+		t.Errorf("%v", authority)
+	}
+	if names := combined.GetDefaultValidationContext().GetMatchTypedSubjectAltNames(); len(names) != 1 || names[0].GetMatcher().GetExact() != "127.0.0.1" {
+		t.Errorf("the server's name is not checked: %v", names)
+	}
+	if _, err := SDS(BootstrapOptions{Fleet: "shop/edge", SDSDir: "/config"}); err == nil || !strings.Contains(err.Error(), "TLS directory") {
+		t.Errorf("without certificates: %v", err)
 	}
 }
 

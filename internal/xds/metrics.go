@@ -46,7 +46,7 @@ func newMetrics(r prometheus.Registerer) metrics {
 		}, []string{"fleet", "type"}),
 		refused: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "evenkeel_xds_refused_streams_total",
-			Help: "Streams that were closed because they broke the protocol or went past a bound.",
+			Help: "Streams that were closed because they broke the protocol, went past a bound, or asked for a fleet that is not their client's.",
 		}, []string{"reason"}),
 		panics: f.NewCounter(prometheus.CounterOpts{
 			Name: "evenkeel_xds_panics_total",
