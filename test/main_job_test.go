@@ -269,7 +269,7 @@ func TestServeRefusesToStartOnNonsense(t *testing.T) {
 		"serve --config-dir . --prometheus main=prom":                     "--prometheus main",
 		"serve --config-dir . --xds-tls-dir /does/not/exist":              "tls.crt",
 		"serve --config-dir . --xds-identity dns:a=shop/edge":             "--xds-tls-dir",
-		"serve --config-dir . --xds-tls-dir . --xds-identity a=shop/edge": "begin with dns: or uri:",
+		"serve --config-dir . --xds-tls-dir . --xds-identity a=shop/edge": "dns: or uri: at its beginning",
 		"serve --config-dir . --xds-tls-dir . --xds-trust-domain A/B":     "--xds-trust-domain",
 		"serve --config-dir . --xds-tls-dir . --xds-allow-plaintext":      "exclude each other",
 		"check":       "DIR",

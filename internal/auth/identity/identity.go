@@ -114,7 +114,7 @@ func parseMapping(mapping string) (name, fleet string, err error) {
 		}
 		return uriName(uri), fleet, nil
 	}
-	return "", "", fmt.Errorf("identity %q: expected it to begin with dns: or uri:", mapping)
+	return "", "", fmt.Errorf("identity %q: expected dns: or uri: at its beginning", mapping)
 }
 
 // dnsName and uriName are the keys of Rules.mapped.

@@ -108,7 +108,7 @@ func TestNamesThatPermitNothing(t *testing.T) {
 
 func TestRulesThatAreRefused(t *testing.T) {
 	for given, want := range map[string]string{
-		"envoy.shop.svc=shop/edge":    "begin with dns: or uri:",
+		"envoy.shop.svc=shop/edge":    "dns: or uri: at its beginning",
 		"dns:envoy.shop.svc":          "expected dns:NAME=FLEET",
 		"dns:=shop/edge":              "a DNS name after dns:",
 		"dns:*.shop.svc=shop/edge":    "without wildcards",
