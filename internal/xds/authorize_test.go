@@ -330,17 +330,3 @@ func serial(t *testing.T, text []byte) string {
 	t.Helper()
 	return fmt.Sprintf("%x", certificateOf(t, text).SerialNumber)
 }
-
-func listen(t *testing.T) net.Listener {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return lis
-}
-
-func portOf(t *testing.T, lis net.Listener) uint32 {
-	t.Helper()
-	return uint32(lis.Addr().(*net.TCPAddr).Port)
-}

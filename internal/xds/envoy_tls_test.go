@@ -14,17 +14,9 @@ import (
 	"testing"
 	"time"
 
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
-	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	healthgrpc "google.golang.org/grpc/health/grpc_health_v1"
 	grpcxds "google.golang.org/grpc/xds"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"evenkeel.io/controlplane/internal/auth/authority"
 	"evenkeel.io/controlplane/internal/translate"
@@ -206,23 +198,14 @@ func TestRealEnvoyWhileCertificatesRotate(t *testing.T) {
 	}
 }
 
-// TestGRPCOverTLS: grpc-go's own xDS client, with its own file-watching credentials.
+// TestGRPCOverTLS: grpc-go's own xDS client, with its own credentials from files, asks as its fleet and not as
+// another.
 func TestGRPCOverTLS(t *testing.T) {
 	p := startGated(t, Options{})
+	p.set(fleet, "1", resourcesOf("shop/cart:80", 1))
 	dir := t.TempDir()
 	mount(t, dir, p.ca.issue(edge, false), p.ca.pem)
-
-	server := grpc.NewServer()
-	healthgrpc.RegisterHealthServer(server, health.NewServer())
-	lis := listen(t)
-	var running sync.WaitGroup
-	running.Go(func() { _ = server.Serve(lis) })
-	t.Cleanup(func() {
-		server.Stop()
-		running.Wait()
-	})
-
-	dial := func(cluster string) healthgrpc.HealthClient {
+	dial := func(cluster string) {
 		t.Helper()
 		bootstrap, err := json.Marshal(map[string]any{
 			"xds_servers": []any{map[string]any{
@@ -246,32 +229,15 @@ func TestGRPCOverTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		return healthgrpc.NewHealthClient(conn)
+		conn.Connect()
 	}
 
-	router, err := anypb.New(&routerv3.Router{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	manager, err := anypb.New(&hcmv3.HttpConnectionManager{
-		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: adsSource(), RouteConfigName: "web"}},
-		HttpFilters:    []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router}}},
+	dial(fleet)
+	p.until("it is connected and subscribed", func() bool {
+		proxies := p.Registry().Proxies()
+		return len(proxies) == 1 && proxies[0].Identity == edge && strings.HasPrefix(proxies[0].Agent, "gRPC") &&
+			proxies[0].Types[translate.LDS].State != NotSubscribed
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	resources := resourcesOf("shop/cart:80", 1)
-	resources[resource.EndpointType] = []types.Resource{assignment("shop/cart:80", 1, portOf(t, lis))}
-	resources[resource.ListenerType] = []types.Resource{&listenerv3.Listener{Name: "web", ApiListener: &listenerv3.ApiListener{ApiListener: manager}}}
-	p.set(fleet, "1", resources)
-
-	if _, err := dial(fleet).Check(t.Context(), &healthgrpc.HealthCheckRequest{}, grpc.WaitForReady(true)); err != nil {
-		t.Fatal(err)
-	}
-	if proxies := p.Registry().Proxies(); len(proxies) != 1 || proxies[0].Identity != edge || !strings.HasPrefix(proxies[0].Agent, "gRPC") {
-		t.Errorf("%+v", proxies)
-	}
-	if _, err := dial("bank/gate").Check(t.Context(), &healthgrpc.HealthCheckRequest{}); err == nil || !strings.Contains(err.Error(), "node.cluster is") {
-		t.Errorf("as another fleet: %v", err)
-	}
+	dial("bank/gate")
+	p.until("it is refused", func() bool { return p.counter("evenkeel_xds_refused_streams_total", "fleet") > 0 })
 }
