@@ -1,5 +1,5 @@
 // Package source owns the objects a user writes, typed as Kubernetes types them, wherever they came
-// from. A Source (source/dir today) delivers them as immutable Stores, each with what changed and on
+// from. A Source (source/dir, source/kube) delivers them as immutable Stores, each with what changed and on
 // what evidence. What the objects mean is package catalog's business, not this one's.
 package source
 
@@ -59,7 +59,8 @@ type Store struct {
 
 	// Origins says where an object was read. Objects of a cluster have none.
 	Origins map[Ref]*Origin
-	// Problems are the objects, or whole files, that were refused and what is kept in their place.
+	// Problems are the objects, or whole files, that were refused and what is kept in their place, and
+	// what the source can no longer vouch for.
 	Problems []Problem
 }
 
@@ -92,7 +93,8 @@ func (o *Origin) LineOf(field string) int {
 	return o.Line
 }
 
-// Problem is an object or a file that was refused.
+// Problem is an object or a file that was refused, or, where Degraded is set, something that the source
+// cannot see.
 type Problem struct {
 	File string // "" where there is none
 	Line int    // from 1; 0 where unknown
@@ -103,7 +105,30 @@ type Problem struct {
 	Message string
 	// Kept says what is served instead, e.g. "the version before stays in force" or "nothing: it was never accepted".
 	Kept string
+	// Degraded is "" for what was refused. Else nothing is wrong with the Object itself: it, or all of its
+	// kind, is served as it was last seen because the source cannot tell how it is now.
+	Degraded Degradation
 }
+
+// Degradation is why a source cannot tell how objects are.
+type Degradation string
+
+// The reasons of a Degradation, in the terms of the condition Degraded.
+const (
+	// LastKnownGood: a list leaves out what no event removed, or the API server does not answer.
+	LastKnownGood Degradation = "LastKnownGood"
+	// NotInstalled: the API server does not serve the kind.
+	NotInstalled Degradation = "NotInstalled"
+	// Forbidden: the API server does not let us read the kind.
+	Forbidden Degradation = "Forbidden"
+)
+
+// KindAPIServer and KindCRD are the kinds of the Objects of Problems that speak of what is outside a
+// Store: the API server, by its host, and the definition of a kind, by its name.
+const (
+	KindAPIServer = "APIServer"
+	KindCRD       = "CustomResourceDefinition"
+)
 
 // Evidence is how a source knows of a change. It decides what may be removed at once.
 type Evidence string

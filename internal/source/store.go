@@ -3,6 +3,7 @@ package source
 import (
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -114,7 +115,7 @@ func (s *Store) Get(ref Ref) Object {
 func (s *Store) Len() int {
 	n := 0
 	for _, t := range s.tables() {
-		n += t.len
+		n += t.len()
 	}
 	return n
 }
@@ -160,44 +161,48 @@ func Diff(before, after *Store, evidence Evidence) (changes []Change) {
 
 // table is one of a Store's maps with its type forgotten.
 type table struct {
-	kind string
-	len  int
-	get  func(types.NamespacedName) Object
-	refs func() []Ref // sorted
+	kind   string
+	len    func() int
+	get    func(types.NamespacedName) Object
+	refs   func() []Ref // sorted
+	remove func(types.NamespacedName)
+	clone  func() // replaces the map by a copy
 }
 
-func tableOf[P Object](kind string, objects map[types.NamespacedName]P) table {
+func tableOf[P Object](kind string, at *map[types.NamespacedName]P) table {
 	return table{
 		kind: kind,
-		len:  len(objects),
+		len:  func() int { return len(*at) },
 		get: func(name types.NamespacedName) Object {
-			if obj, ok := objects[name]; ok {
+			if obj, ok := (*at)[name]; ok {
 				return obj
 			}
 			return nil
 		},
 		refs: func() []Ref {
-			refs := make([]Ref, 0, len(objects))
-			for name := range objects {
+			refs := make([]Ref, 0, len(*at))
+			for name := range *at {
 				refs = append(refs, Ref{Kind: kind, Namespace: name.Namespace, Name: name.Name})
 			}
 			slices.SortFunc(refs, Ref.Compare)
 			return refs
 		},
+		remove: func(name types.NamespacedName) { delete(*at, name) },
+		clone:  func() { *at = maps.Clone(*at) },
 	}
 }
 
 // tables are the maps of the Store by name of their kind.
 func (s *Store) tables() [9]table {
 	return [...]table{
-		tableOf(KindBalancePolicy, s.BalancePolicies),
-		tableOf(KindEndpointSlice, s.EndpointSlices),
-		tableOf(KindGateway, s.Gateways),
-		tableOf(KindGatewayClass, s.GatewayClasses),
-		tableOf(KindHTTPRoute, s.HTTPRoutes),
-		tableOf(KindNamespace, s.Namespaces),
-		tableOf(KindPod, s.Pods),
-		tableOf(KindReferenceGrant, s.ReferenceGrants),
-		tableOf(KindService, s.Services),
+		tableOf(KindBalancePolicy, &s.BalancePolicies),
+		tableOf(KindEndpointSlice, &s.EndpointSlices),
+		tableOf(KindGateway, &s.Gateways),
+		tableOf(KindGatewayClass, &s.GatewayClasses),
+		tableOf(KindHTTPRoute, &s.HTTPRoutes),
+		tableOf(KindNamespace, &s.Namespaces),
+		tableOf(KindPod, &s.Pods),
+		tableOf(KindReferenceGrant, &s.ReferenceGrants),
+		tableOf(KindService, &s.Services),
 	}
 }
