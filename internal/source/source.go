@@ -139,6 +139,8 @@ const (
 	EvidenceFile   Evidence = "File edit"  // a file was written, renamed or deleted
 	EvidenceWatch  Evidence = "Watch"      // a live event of the API server
 	EvidenceRelist Evidence = "Relist"     // inferred from a list
+
+	EvidenceOperator Evidence = "Operator" // an operator accepted it
 )
 
 // Op is what happened to an object.
