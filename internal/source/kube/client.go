@@ -27,6 +27,7 @@ func Config(kubeconfig string) (*rest.Config, error) {
 // client reads kinds. All share one connection.
 type client struct {
 	host   string // of the API server, for people
+	shared *http.Client
 	groups map[schema.GroupVersion]rest.Interface
 }
 
@@ -44,7 +45,7 @@ func newClient(config *rest.Config) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{host: hostOf(config), groups: map[schema.GroupVersion]rest.Interface{}}
+	c := &client{host: hostOf(config), shared: shared, groups: map[schema.GroupVersion]rest.Interface{}}
 	for _, k := range append(kinds, pods) {
 		gv := k.resource.GroupVersion()
 		if c.groups[gv] == nil {
@@ -101,3 +102,6 @@ func plural(k *kind) string {
 	}
 	return fmt.Sprintf("%s.%s", k.resource.Resource, k.resource.Group)
 }
+
+// close ends the connections that are idle.
+func (c *client) close() { c.shared.CloseIdleConnections() }

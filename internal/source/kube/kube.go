@@ -94,6 +94,7 @@ func (s *Source) Run(ctx context.Context, up chan<- source.Update) error {
 		source: s, ctx: ctx, events: make(chan event), objects: newObjects(s.client.host),
 		said: map[source.Problem]bool{},
 	}
+	defer s.client.close()
 	defer f.readings.Wait()
 	defer cancel()
 	for _, k := range kinds {
