@@ -115,6 +115,9 @@ func EndpointSlices(inForce, listed Slices, reads int) Held {
 
 // with is the slice as listed, nil if it is not, and the endpoints that it had and that are not present.
 func with(listed, had *discoveryv1.EndpointSlice, present map[string]bool) *discoveryv1.EndpointSlice {
+	if listed != nil && ServiceOf(listed) != ServiceOf(had) {
+		listed = nil // one slice has the endpoints of one Service only: the other's wait
+	}
 	if listed == nil && !slices.ContainsFunc(had.Endpoints, func(e discoveryv1.Endpoint) bool { return present[key(&e)] }) {
 		return had
 	}

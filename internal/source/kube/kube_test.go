@@ -24,7 +24,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(kubetest.Main(m)) }
 
-var quietLog = log.New(io.Discard, "", 0)
+var (
+	quietLog = log.New(io.Discard, "", 0)
+	quiet    = slog.New(slog.DiscardHandler)
+)
 
 // followed is a Source that runs, and what it delivered.
 type followed struct {
@@ -95,6 +98,22 @@ func (f *followed) until(what string, ok func(*source.Store) bool) {
 			f.changes = append(f.changes, u.Changes...)
 		case <-timeout:
 			f.t.Fatalf("waited for %s; there is %v, problems %v", what, f.store, f.problems())
+		}
+	}
+}
+
+// untilLogged reads Updates until the log has the words.
+func (f *followed) untilLogged(part string) {
+	f.t.Helper()
+	timeout := time.After(40 * time.Second)
+	for !f.log.has(part) {
+		select {
+		case u := <-f.updates:
+			f.store = u.Store
+			f.changes = append(f.changes, u.Changes...)
+		case <-time.After(5 * time.Millisecond):
+		case <-timeout:
+			f.t.Fatalf("the log does not say %q:\n%s", part, f.log.text.String())
 		}
 	}
 }
@@ -367,15 +386,9 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}]
 	config := server.Config()
 	config.Impersonate.UserName = "reader"
 	f := follow(t, config)
-	for deadline := time.Now().Add(20 * time.Second); !f.log.has(`get, list and watch on the resource \"balancepolicies\" of the API group \"evenkeel.io\"`); {
-		select {
-		case u := <-f.updates:
-			t.Fatalf("it began without the policies: %v", u.Store.Problems)
-		case <-time.After(10 * time.Millisecond):
-			if time.Now().After(deadline) {
-				t.Fatalf("the log does not say what is forbidden:\n%s", f.log.text.String())
-			}
-		}
+	f.untilLogged(`get, list and watch on the resource \"balancepolicies\" of the API group \"evenkeel.io\"`)
+	if f.store != nil {
+		t.Fatal("it began without the policies")
 	}
 	apply(t, server, "", role("balancepolicies"))
 	f.until("the first Store", noProblem)

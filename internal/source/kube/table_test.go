@@ -1,0 +1,118 @@
+package kube
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
+
+	"evenkeel.io/controlplane/internal/source"
+)
+
+func drawService(t *rapid.T) source.Object {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "service")},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: rapid.Int32Range(1, 2).Draw(t, "port")}}},
+	}
+}
+
+func drawSlice(t *rapid.T) source.Object {
+	s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "shop", Name: fmt.Sprint("s", rapid.IntRange(0, 3).Draw(t, "slice")),
+		Labels: map[string]string{discoveryv1.LabelServiceName: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "of")},
+	}}
+	for _, c := range rapid.StringMatching("[a-h]{0,8}").Draw(t, "endpoints") {
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{string(c)}})
+	}
+	return s
+}
+
+// TestEveryUpdateSaysHowItDiffers lets anything happen in any order: each Update says exactly how its
+// Store differs from the one before, no Store that was delivered changes any more, and what consistent
+// lists say in the end is in force.
+func TestEveryUpdateSaysHowItDiffers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Unix(0, 0)
+		o := newObjects("test")
+		services, slicesTable := newTable(kinds[1], now), newTable(kinds[2], now)
+		o.tables[source.KindService], o.tables[source.KindEndpointSlice] = services, slicesTable
+		before, beforeSize := (*source.Store)(nil), 0
+		draw := func() (*table, source.Object) {
+			if rapid.Bool().Draw(t, "a slice") {
+				return slicesTable, drawSlice(t)
+			}
+			return services, drawService(t)
+		}
+		drawList := func(of *table) *list {
+			l, seen := &list{}, map[string]bool{}
+			for range rapid.IntRange(0, 4).Draw(t, "length") {
+				obj := drawService(t)
+				if of == slicesTable {
+					obj = drawSlice(t)
+				}
+				if !seen[obj.GetName()] {
+					seen[obj.GetName()] = true
+					l.items = append(l.items, item{object: obj})
+				}
+			}
+			return l
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"put":    func(*rapid.T) { of, obj := draw(); o.put(of, item{object: obj}, source.EvidenceWatch) },
+			"remove": func(*rapid.T) { of, obj := draw(); o.remove(of, source.RefOf(obj), source.EvidenceWatch) },
+			"list": func(t *rapid.T) {
+				of := rapid.SampledFrom([]*table{services, slicesTable}).Draw(t, "of")
+				l := drawList(of)
+				l.consistent = rapid.Bool().Draw(t, "consistent")
+				o.replace(of, l, now)
+				if (len(of.held) > 0) != !of.verify.IsZero() {
+					t.Errorf("%d held, to be verified at %v", len(of.held), of.verify)
+				}
+			},
+			"accept": func(*rapid.T) { o.release(nameOf(source.Ref{}), source.EvidenceOperator) },
+			"deliver": func(t *rapid.T) {
+				u := o.deliver(o.problems())
+				o.delivered()
+				want := source.Diff(before, u.Store, "")
+				got := slices.Clone(u.Changes)
+				for i := range got {
+					got[i].Evidence = ""
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("it says %v, the Stores differ in %v", got, want)
+				}
+				if before != nil && before.Len() != beforeSize {
+					t.Error("a Store that was delivered changed")
+				}
+				before, beforeSize = u.Store, u.Store.Len()
+			},
+			"": func(t *rapid.T) {
+				for _, of := range []*table{services, slicesTable} {
+					for name := range of.held {
+						if o.editor.Get(source.Ref{Kind: of.kind.name, Namespace: name.Namespace, Name: name.Name}) == nil {
+							t.Errorf("%v is held and not in force", name)
+						}
+					}
+					if len(of.held) > 0 && len(o.holds(of)) == 0 {
+						t.Error("something is held and no problem says so")
+					}
+				}
+			},
+		})
+		for _, of := range []*table{services, slicesTable} {
+			l := drawList(of)
+			l.consistent = true
+			for range 3 {
+				o.replace(of, l, now)
+			}
+			if o.editor.Count(of.kind.name) != len(l.items) || len(of.held) > 0 {
+				t.Errorf("%d in force and %d held after a list of %d was confirmed", o.editor.Count(of.kind.name), len(of.held), len(l.items))
+			}
+		}
+	})
+}
