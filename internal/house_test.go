@@ -32,6 +32,8 @@ var edges = map[string][]string{
 
 	"internal/source/admit":    {"api/v1alpha1", "internal/re2", "internal/source"},
 	"internal/source/dir":      {"api/v1alpha1", "internal/source", "internal/source/admit"},
+	"internal/source/guard":    {},
+	"internal/source/kube":     {"api/v1alpha1", "internal/source", "internal/source/admit", "internal/source/guard"},
 	"internal/signals/scrape":  {"api/v1alpha1", "internal/signals"},
 	"internal/signals/promapi": {"api/v1alpha1", "internal/signals"},
 	"internal/signals/lrs":     {"internal/signals"},
@@ -53,7 +55,7 @@ var edges = map[string][]string{
 }
 
 // pure rooms are functions of their arguments and a given now.
-var pure = []string{"internal/audit", "internal/catalog", "internal/weights", "internal/health", "internal/translate", "internal/status", "internal/source/admit", "internal/xds/session", "internal/auth/identity"}
+var pure = []string{"internal/audit", "internal/catalog", "internal/weights", "internal/health", "internal/translate", "internal/status", "internal/source/admit", "internal/source/guard", "internal/xds/session", "internal/auth/identity"}
 
 // impure is what a pure room may not import.
 var impure = []string{"sync", "sync/atomic", "net", "net/http", "os", "context", "math/rand", "math/rand/v2"}
