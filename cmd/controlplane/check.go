@@ -11,10 +11,6 @@ import (
 	"evenkeel.io/controlplane/internal/source/dir"
 )
 
-// fromFiles are the options under which serve, check and render resolve a directory: the operator
-// wrote it, so endpoints on loopback are meant.
-var fromFiles = catalog.Options{AllowLoopback: true}
-
 func newCheckCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check DIR",

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"evenkeel.io/controlplane/api/v1alpha1"
+	"evenkeel.io/controlplane/internal/source/dir"
 )
 
 //go:generate go test . -run TestReference -update
@@ -173,14 +174,14 @@ func cell(s string) string {
 }
 
 func metricsPage(t *testing.T) string {
-	dir := t.TempDir()
+	folder := t.TempDir()
 	certificates := newCertgenCommand()
-	certificates.SetArgs([]string{"--dir", dir})
+	certificates.SetArgs([]string{"--dir", folder})
 	certificates.SetOut(io.Discard)
 	if err := certificates.Execute(); err != nil {
 		t.Fatal(err)
 	}
-	plane, err := wire(serveOptions{configDir: ".", xdsTLSDir: filepath.Join(dir, "server"), xdsTrustDomain: defaultTrustDomain}, nil, slog.New(slog.DiscardHandler))
+	plane, err := wire(serveOptions{xdsTLSDir: filepath.Join(folder, "server"), xdsTrustDomain: defaultTrustDomain}, objects{source: dir.New(".", dir.Options{})}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

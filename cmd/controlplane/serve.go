@@ -31,7 +31,6 @@ import (
 	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
 	"evenkeel.io/controlplane/internal/snapshot"
-	"evenkeel.io/controlplane/internal/source/dir"
 	"evenkeel.io/controlplane/internal/translate"
 	"evenkeel.io/controlplane/internal/xds"
 )
@@ -39,6 +38,7 @@ import (
 // serveOptions are the flags of serve.
 type serveOptions struct {
 	configDir       string
+	kubeconfig      string
 	stateDir        string
 	listenerAddress string
 	xdsAddress      string
@@ -59,11 +59,16 @@ type serveOptions struct {
 func newServeCommand() *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
-		Use:   "serve --config-dir DIR",
+		Use:   "serve [--config-dir DIR | --kubeconfig FILE]",
 		Short: "run the control plane",
-		Long: `serve reads the objects of a directory (GatewayClass, Gateway, HTTPRoute, ReferenceGrant, Service,
-EndpointSlice, Pod, Namespace, BalancePolicy, in *.yaml and *.yml files, folders included), follows
-every edit, measures the endpoints, and serves the result to Envoys over xDS.
+		Long: `serve follows the objects of a Kubernetes cluster (GatewayClass, Gateway, HTTPRoute, ReferenceGrant,
+Service, EndpointSlice, Namespace, BalancePolicy, and Pods while a policy needs them), measures the
+endpoints, and serves the result to Envoys over xDS. The cluster is the one that --kubeconfig leads to, or
+the one it runs in. With --config-dir it reads the same objects from a directory instead, in *.yaml and
+*.yml files, folders included, and follows every edit.
+
+An API server that does not answer changes nothing. What a list of it leaves out without an event of its
+removal is held until a second, consistent one confirms it; /status says so, and accept takes it at once.
 
 A file or an object that is refused keeps its last good version; /status and the log say so. With
 --state-dir a restart goes on from the same weights, and serves what was served before at once, also
@@ -76,7 +81,8 @@ With --xds-tls-dir the xDS port asks for certificates, and what a client may see
 names: spiffe://TRUST-DOMAIN/fleet/NAMESPACE/GATEWAY, spiffe://TRUST-DOMAIN/eds/NAMESPACE, or a name that
 --xds-identity maps to a fleet. The files are read anew when they change. controlplane certgen
 makes them where nothing else does. Without certificates xDS is served on loopback only.`,
-		Example: `  controlplane serve --config-dir config/
+		Example: `  controlplane serve --kubeconfig ~/.kube/config
+  controlplane serve --config-dir config/
   controlplane serve --config-dir config/ --prometheus main=http://prometheus.infra:9090
   controlplane serve --config-dir config/ --state-dir /var/lib/evenkeel --log-format json
   controlplane serve --config-dir config/ --xds-address :18000 --xds-tls-dir /etc/evenkeel/tls
@@ -89,7 +95,8 @@ makes them where nothing else does. Without certificates xDS is served on loopba
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.configDir, "config-dir", "", "the directory of objects (required)")
+	flags.StringVar(&o.configDir, "config-dir", "", "a directory of objects, in place of a cluster")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the cluster (its current context); empty: as a Pod of the one it runs in")
 	flags.StringVar(&o.stateDir, "state-dir", "", "where the weights and what is served are kept over a restart; empty: nowhere")
 	flags.StringVar(&o.listenerAddress, "listener-address", "0.0.0.0", "the address that Envoys' listeners bind to, unless the Gateway says another")
 	flags.StringVar(&o.xdsAddress, "xds-address", "127.0.0.1:18000", "where xDS is served")
@@ -104,6 +111,7 @@ makes them where nothing else does. Without certificates xDS is served on loopba
 	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	_ = cmd.MarkFlagDirname("config-dir")
+	_ = cmd.MarkFlagFilename("kubeconfig")
 	_ = cmd.MarkFlagDirname("state-dir")
 	_ = cmd.MarkFlagDirname("xds-tls-dir")
 	_ = cmd.RegisterFlagCompletionFunc("prometheus", cobra.NoFileCompletions)
@@ -112,8 +120,8 @@ makes them where nothing else does. Without certificates xDS is served on loopba
 
 // validate names the flag, what was expected and what to do.
 func (o serveOptions) validate() error {
-	if o.configDir == "" {
-		return errors.New("--config-dir is missing: name the directory with the objects to serve (controlplane demo shows one)")
+	if o.configDir != "" && o.kubeconfig != "" {
+		return errors.New("--config-dir and --kubeconfig: expected one of them, the objects come from one place")
 	}
 	for flag, address := range map[string]string{"xds-address": o.xdsAddress, "admin-address": o.adminAddress} {
 		if _, _, err := net.SplitHostPort(address); err != nil {
@@ -228,13 +236,11 @@ func serve(ctx context.Context, o serveOptions, logTo io.Writer) error {
 	} else {
 		log.Warn("no --state-dir: after a restart the weights start from their priors, and nothing is served until the objects are read")
 	}
-	if info, err := os.Stat(o.configDir); err != nil || !info.IsDir() {
-		if state == nil || !state.HasFleets() {
-			return refusedError(fmt.Errorf("--config-dir %s: there is no such directory", o.configDir))
-		}
-		log.Error("the directory of objects is not there; what was saved is served until it is", "config", o.configDir)
+	from, err := openObjects(o, state != nil && state.HasFleets(), log)
+	if err != nil {
+		return refusedError(err)
 	}
-	plane, err := wire(o, state, log)
+	plane, err := wire(o, from, state, log)
 	if err != nil {
 		return refusedError(err)
 	}
@@ -250,7 +256,7 @@ func serve(ctx context.Context, o serveOptions, logTo io.Writer) error {
 	if plane.gate == nil && !isLoopback(o.xdsAddress) {
 		log.Warn("xDS is served in plaintext: whoever can reach the address may read every route and endpoint", "address", o.xdsAddress)
 	}
-	log.Info("serving", "config", o.configDir, "xds", xdsListener.Addr().String(),
+	log.Info("serving", "objects", from.name, "xds", xdsListener.Addr().String(),
 		"admin", "http://"+adminListener.Addr().String(), "version", programVersion())
 	err = plane.run(ctx, xdsListener, adminListener)
 	log.Info("stopped")
@@ -267,7 +273,7 @@ type controlPlane struct {
 }
 
 // wire makes the rooms and tells them of each other. Nothing runs yet. The options are valid.
-func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) (*controlPlane, error) {
+func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (*controlPlane, error) {
 	c := &controlPlane{metrics: prometheus.NewRegistry()}
 	c.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if o.xdsTLSDir != "" {
@@ -280,7 +286,7 @@ func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) (*controlPlane,
 		}
 	}
 	cache := snapshot.NewCache(xds.FleetHash{})
-	scraper := scrape.New(scrape.Options{AllowLoopback: true, Registerer: c.metrics, Logger: log})
+	scraper := scrape.New(scrape.Options{AllowLoopback: from.catalog.AllowLoopback, Registerer: c.metrics, Logger: log})
 	servers, _ := prometheusServers(o.prometheus) // validated before
 	querier := promapi.New(promapi.Options{Servers: servers, Registerer: c.metrics, Logger: log})
 	reports := lrs.New(lrs.Options{
@@ -301,20 +307,20 @@ func wire(o serveOptions, state *lastgood.Dir, log *slog.Logger) (*controlPlane,
 		Metrics: c.metrics,
 	})
 	c.pipeline = pipeline.New(pipeline.Options{
-		Source:     dir.New(o.configDir, dir.Options{Logger: log, Wait: state != nil && state.HasFleets()}),
+		Source:     from.source,
 		Collectors: []pipeline.Collector{pipeline.Scraping(scraper), pipeline.Querying(querier), pipeline.Reporting(reports)},
 		Cache:      cache,
 		Serving:    c.xds.Registry().Serving,
 		Workers:    c.xds.Registry().Workers,
 		State:      state,
-		Catalog:    fromFiles,
+		Catalog:    from.catalog,
 		Translate:  translate.Options{ListenerAddress: o.listenerAddress},
 		Log:        log,
 		Metrics:    c.metrics,
 	})
 	pages := admin.Options{
 		Model:   func() admin.Model { return c.pipeline.View() },
-		Proxies: c.xds.Registry(), Targets: []admin.Targets{scraper, querier, reports}, Actions: c.pipeline,
+		Proxies: c.xds.Registry(), Targets: []admin.Targets{scraper, querier, reports}, Actions: operator{c.pipeline, from.source},
 		Metrics: c.metrics, AllowedHosts: o.adminHosts, Version: programVersion(),
 	}
 	c.metrics.MustRegister(admin.NewCollector(pages.Model))

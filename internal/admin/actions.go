@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -110,6 +111,18 @@ func by(r *http.Request) string {
 		host = r.RemoteAddr
 	}
 	return "admin port from " + host
+}
+
+// accept does not ask whether the Service is known: what is held may be all that is left of it.
+func (m moment) accept(r *http.Request) (any, error) {
+	request, err := decodeAction[ActionRequest](r.Body, `{"service": "<namespace>/<name>:<port>"} or nothing`)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Actions.Accept(r.Context(), by(r), request.Service); err != nil {
+		return nil, httpError{http.StatusConflict, err.Error()}
+	}
+	return ActionView{Done: "what was held of " + cmp.Or(request.Service, "all objects") + " is taken"}, nil
 }
 
 // decodeAction is strict: a field that does not exist, or a second document, is an error, so that a

@@ -73,6 +73,9 @@ type Actions interface {
 	Unfreeze(ctx context.Context, by, service string) error
 	Rollback(ctx context.Context, by, fleet string, generation uint64) (snapshot.Pin, error)
 	Unpin(ctx context.Context, by, fleet string) error
+	// Accept takes the removals of endpoints that are held because only a list told of them; "" takes all
+	// that is held, of other objects too.
+	Accept(ctx context.Context, by, service string) error
 }
 
 // Options say what New serves. All but AllowedHosts, Now and Version must be set.
@@ -148,6 +151,7 @@ func New(o Options) http.Handler {
 		{pattern: "/unfreeze", action: true, about: "POST: resume weight changes", handle: moment.unfreeze},
 		{pattern: "/rollback", action: true, about: "POST: pin a fleet to an earlier generation", handle: moment.rollback},
 		{pattern: "/unpin", action: true, about: "POST: serve a fleet its newest generation", handle: moment.unpin},
+		{pattern: "/accept", action: true, about: "POST: take a removal that is held", handle: moment.accept},
 	}
 
 	mux := http.NewServeMux()

@@ -171,7 +171,7 @@ func TestEveryAnswerKeepsTheBrowserFromDoingMore(t *testing.T) {
 func TestMethods(t *testing.T) {
 	w := small()
 	h := w.handler()
-	for path, allow := range map[string]string{"/services": "GET, HEAD", "/healthz": "GET, HEAD", "/metrics": "GET, HEAD", "/freeze": "POST", "/unfreeze": "POST"} {
+	for path, allow := range map[string]string{"/services": "GET, HEAD", "/healthz": "GET, HEAD", "/metrics": "GET, HEAD", "/freeze": "POST", "/unfreeze": "POST", "/accept": "POST"} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"} {
 			res := call(h, method, path, "", header(ActionHeader, "1"))
 			if allowed := strings.Contains(allow, method); allowed != (res.StatusCode == 200) {
@@ -181,7 +181,7 @@ func TestMethods(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{"freeze ", "unfreeze "}; !cmp.Equal(want, slices.Sorted(slices.Values(w.actions))) {
+	if want := []string{"accept ", "freeze ", "unfreeze "}; !cmp.Equal(want, slices.Sorted(slices.Values(w.actions))) {
 		t.Errorf("actions taken: %q, want one each, by POST", w.actions)
 	}
 }
@@ -198,6 +198,7 @@ func TestActions(t *testing.T) {
 	}{
 		{name: "one service", path: "/freeze", body: `{"service":"shop/cart:8080"}`, set: []func(*http.Request){action}, code: 200, words: "the weights of shop/cart:8080 are frozen", took: []string{"freeze shop/cart:8080"}},
 		{name: "all by no body", path: "/unfreeze", set: []func(*http.Request){action}, code: 200, words: "the weights of all services are free", took: []string{"unfreeze "}},
+		{name: "a Service that is gone", path: "/accept", body: `{"service":"shop/gone:80"}`, set: []func(*http.Request){action}, code: 200, words: "what was held of shop/gone:80 is taken", took: []string{"accept shop/gone:80"}},
 		{name: "no header", path: "/freeze", code: 403, words: "X-Evenkeel-Action: 1"},
 		{name: "wrong header", path: "/freeze", set: []func(*http.Request){header(ActionHeader, "yes")}, code: 403, words: "X-Evenkeel-Action: 1"},
 		{name: "unknown service", path: "/freeze", body: `{"service":"shop/cart:80"}`, set: []func(*http.Request){action}, code: 404, words: "there is shop/cart:8080"},

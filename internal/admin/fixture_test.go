@@ -111,6 +111,10 @@ func (w *world) Unfreeze(_ context.Context, _, s string) error {
 	w.actions = append(w.actions, "unfreeze "+s)
 	return w.refuse
 }
+func (w *world) Accept(_ context.Context, _, s string) error {
+	w.actions = append(w.actions, "accept "+s)
+	return w.refuse
+}
 
 func (w *world) options() Options {
 	return Options{

@@ -16,7 +16,11 @@ func complain(log *slog.Logger, before, after *source.Store, verdictsBefore, ver
 		}
 	}
 	for _, p := range after.Problems {
-		if !known[p] {
+		switch {
+		case known[p]:
+		case p.Degraded != "":
+			log.Warn("degraded: "+p.String(), "reason", p.Degraded, "kept", p.Kept)
+		default:
 			log.Warn("refused: "+p.String(), "kept", p.Kept)
 		}
 	}

@@ -121,8 +121,12 @@ func Conditions(in Input) []Object {
 		if ref.Kind == "" {
 			ref = source.Ref{Kind: KindFile, Name: p.File}
 		}
-		refused[ref] = true
 		o := object(ref)
+		if p.Degraded != "" {
+			o.Conditions = append(o.Conditions, degraded(string(p.Degraded), p.Message+"; "+p.Kept))
+			continue
+		}
+		refused[ref] = true
 		o.File, o.Line = cmp.Or(p.File, o.File), cmp.Or(p.Line, o.Line)
 		o.Conditions = append(o.Conditions, Condition{
 			Type: TypeAccepted, Status: "False", Reason: ReasonInvalid, Message: p.Message, Field: p.Field,

@@ -84,7 +84,7 @@ func TestAnOperatorAcceptsWhatIsHeld(t *testing.T) {
 	f.until("the first Store", func(*source.Store) bool { return true })
 	f.forget()
 	accepted := make(chan error, 2)
-	go func() { accepted <- f.source.Accept(t.Context(), ns+"/cart:80") }()
+	go func() { accepted <- f.source.Accept(t.Context(), "a test", ns+"/cart:80") }()
 	if err := <-accepted; err == nil || !strings.Contains(err.Error(), "nothing is held of "+ns+"/cart:80") {
 		t.Errorf("got %v", err)
 	}
@@ -97,7 +97,7 @@ func TestAnOperatorAcceptsWhatIsHeld(t *testing.T) {
 		return first(r)
 	})
 	f.until("that the endpoints are held", problem(ns+"/cart"))
-	go func() { accepted <- f.source.Accept(t.Context(), ns+"/cart:80") }()
+	go func() { accepted <- f.source.Accept(t.Context(), "a test", ns+"/cart:80") }()
 	slice := source.Ref{Kind: source.KindEndpointSlice, Namespace: ns, Name: "cart-1"}
 	f.until("that they are gone", hasNot(slice))
 	if err := <-accepted; err != nil {

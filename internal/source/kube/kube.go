@@ -69,8 +69,9 @@ func New(config *rest.Config, options Options) (*Source, error) {
 }
 
 // Accept takes what is held of a Service, "<namespace>/<name>" with or without ":<port>", or everything
-// that is held if service is "". It gives an error if nothing is, or if ctx ends first.
-func (s *Source) Accept(ctx context.Context, service string) error {
+// that is held if service is "". by is who says so, for the log. It gives an error if nothing is held, or
+// if ctx ends first.
+func (s *Source) Accept(ctx context.Context, by, service string) error {
 	a := acceptance{reply: make(chan int, 1)}
 	if service != "" {
 		object, _, _ := strings.Cut(service, ":")
@@ -81,9 +82,11 @@ func (s *Source) Accept(ctx context.Context, service string) error {
 	case <-ctx.Done():
 		return fmt.Errorf("the source is busy or stopping: %w", ctx.Err())
 	}
-	if <-a.reply == 0 {
+	released := <-a.reply
+	if released == 0 {
 		return fmt.Errorf("nothing is held of %s", cmp.Or(service, "any service"))
 	}
+	s.log.Info("an operator accepted what was held", "by", by, "service", cmp.Or(service, "all"), "objects", released)
 	return nil
 }
 

@@ -64,12 +64,12 @@ func (o *objects) seenBefore(t *table) string {
 
 // holds say what a list left out that stays in force.
 func (o *objects) holds(t *table) (all []source.Problem) {
-	const how = "until the API server confirms it in a consistent read, or `controlplane accept %s` takes it"
+	const how = "until the API server confirms it in a consistent read, or `controlplane accept%s` takes it"
 	if t.kind.name != source.KindEndpointSlice {
 		return []source.Problem{{
 			Object: source.Ref{Kind: source.KindAPIServer, Name: o.host}, Degraded: source.LastKnownGood,
 			Message: fmt.Sprintf("left out %d of %d %s in a list, without an event of their removal", len(t.held), o.editor.Count(t.kind.name), t.kind.resource.Resource),
-			Kept:    fmt.Sprintf("all of them, "+how, "--all"),
+			Kept:    fmt.Sprintf("all of them, "+how, ""),
 		}}
 	}
 	held := map[types.NamespacedName]bool{}
@@ -85,13 +85,13 @@ func (o *objects) holds(t *table) (all []source.Problem) {
 			return append(all, source.Problem{
 				Object: source.Ref{Kind: source.KindAPIServer, Name: o.host}, Degraded: source.LastKnownGood,
 				Message: fmt.Sprintf("left out endpoints of %d services in a list, without an event of their removal", len(held)),
-				Kept:    fmt.Sprintf("all of them, "+how, "--all"),
+				Kept:    fmt.Sprintf("all of them, "+how, ""),
 			})
 		default:
 			all = append(all, source.Problem{
 				Object: source.Ref{Kind: source.KindService, Namespace: s.Service.Namespace, Name: s.Service.Name}, Degraded: source.LastKnownGood,
 				Message: fmt.Sprintf("a list of the API server left out %d of its %d endpoints, without an event of their removal", s.Lost, s.Of),
-				Kept:    fmt.Sprintf("all of them, "+how, s.Service),
+				Kept:    fmt.Sprintf("all of them, "+how, " "+s.Service.String()),
 			})
 		}
 	}

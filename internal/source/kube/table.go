@@ -86,12 +86,20 @@ func (o *objects) set(obj source.Object, evidence source.Evidence) {
 	switch was := o.editor.Get(ref); {
 	case was == nil:
 		o.note(ref, source.Added, evidence)
-	case was == obj || equality.Semantic.DeepEqual(was, obj):
+	case was == obj || same(was, obj):
 		return
 	default:
 		o.note(ref, source.Changed, evidence)
 	}
 	o.editor.Put(obj)
+}
+
+// same tells whether two versions of an object say the same, whoever wrote them.
+func same(was, obj source.Object) bool {
+	by := obj.GetManagedFields()
+	obj.SetManagedFields(was.GetManagedFields())
+	defer obj.SetManagedFields(by)
+	return equality.Semantic.DeepEqual(was, obj)
 }
 
 func (o *objects) remove(t *table, ref source.Ref, evidence source.Evidence) {

@@ -22,7 +22,7 @@ import (
 func trim(obj source.Object) source.Object {
 	switch o := obj.(type) {
 	case *corev1.Namespace:
-		return &corev1.Namespace{ObjectMeta: trimMeta(o, o.Labels)}
+		return &corev1.Namespace{ObjectMeta: written(trimMeta(o, o.Labels), o)}
 	case *corev1.Service:
 		return trimService(o)
 	case *discoveryv1.EndpointSlice:
@@ -30,15 +30,15 @@ func trim(obj source.Object) source.Object {
 	case *corev1.Pod:
 		return trimPod(o)
 	case *gatewayv1.GatewayClass:
-		return &gatewayv1.GatewayClass{ObjectMeta: trimMeta(o, nil), Spec: o.Spec}
+		return &gatewayv1.GatewayClass{ObjectMeta: written(trimMeta(o, nil), o), Spec: o.Spec}
 	case *gatewayv1.Gateway:
-		return &gatewayv1.Gateway{ObjectMeta: trimMeta(o, nil), Spec: o.Spec}
+		return &gatewayv1.Gateway{ObjectMeta: written(trimMeta(o, nil), o), Spec: o.Spec}
 	case *gatewayv1.HTTPRoute:
-		return &gatewayv1.HTTPRoute{ObjectMeta: trimMeta(o, nil), Spec: o.Spec}
+		return &gatewayv1.HTTPRoute{ObjectMeta: written(trimMeta(o, nil), o), Spec: o.Spec}
 	case *gatewayv1.ReferenceGrant:
-		return &gatewayv1.ReferenceGrant{ObjectMeta: trimMeta(o, nil), Spec: o.Spec}
+		return &gatewayv1.ReferenceGrant{ObjectMeta: written(trimMeta(o, nil), o), Spec: o.Spec}
 	case *v1alpha1.BalancePolicy:
-		return &v1alpha1.BalancePolicy{ObjectMeta: trimMeta(o, nil), Spec: o.Spec}
+		return &v1alpha1.BalancePolicy{ObjectMeta: written(trimMeta(o, nil), o), Spec: o.Spec}
 	}
 	return obj
 }
@@ -48,6 +48,17 @@ func trimMeta(o metav1.Object, labels map[string]string) metav1.ObjectMeta {
 		Namespace: shared(o.GetNamespace()), Name: o.GetName(), UID: o.GetUID(), Generation: o.GetGeneration(),
 		CreationTimestamp: o.GetCreationTimestamp(), Labels: labels, Annotations: annotations(o.GetAnnotations()),
 	}
+}
+
+// written adds who wrote the object last, and when, of all that managedFields tell.
+func written(meta metav1.ObjectMeta, o metav1.Object) metav1.ObjectMeta {
+	for _, f := range o.GetManagedFields() {
+		if f.Subresource != "" || f.Time == nil || len(meta.ManagedFields) > 0 && f.Time.Before(meta.ManagedFields[0].Time) {
+			continue
+		}
+		meta.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: shared(f.Manager), Time: f.Time}}
+	}
+	return meta
 }
 
 // annotations are those that say something to us.
@@ -65,7 +76,7 @@ func annotations(all map[string]string) map[string]string {
 }
 
 func trimService(o *corev1.Service) *corev1.Service {
-	s := &corev1.Service{ObjectMeta: trimMeta(o, nil)}
+	s := &corev1.Service{ObjectMeta: written(trimMeta(o, nil), o)}
 	s.Spec.Type = corev1.ServiceType(shared(string(o.Spec.Type)))
 	for _, family := range o.Spec.IPFamilies {
 		s.Spec.IPFamilies = append(s.Spec.IPFamilies, corev1.IPFamily(shared(string(family))))
