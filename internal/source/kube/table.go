@@ -2,8 +2,10 @@ package kube
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"time"
 
@@ -249,6 +251,9 @@ func (o *objects) fail(t *table, err error) {
 		t.trouble = source.Forbidden
 	default:
 		t.trouble = source.LastKnownGood
+		if request, ok := errors.AsType[*url.Error](err); ok {
+			err = request.Err // the URL is long and says nothing that the kind does not
+		}
 		o.outage = cmp.Or(o.outage, fmt.Sprintf("reading %s: %v", plural(t.kind), err))
 	}
 }
