@@ -1,0 +1,132 @@
+// Command kube measures the control plane in front of a real API server: how soon it is ready, what it
+// takes in memory, how fast a change of one endpoint reaches every stream, and how it bears many changes a
+// second. It prints a report in Markdown.
+//
+//	go run ./bench/kube > docs/benchmarks/kube.md
+//	go run ./bench/kube -scenario start,one
+//	go run ./bench/kube -services 100 -scenario churn -churn 10s
+//
+// It starts an etcd and a kube-apiserver of its own (hack/tools.sh kube installs them), fills them, builds
+// the program and runs it as a process. Times are taken from the moment at which a watch of the bench's own
+// tells of a change: what the API server needs before is not ours.
+//
+//	objects and changes    cluster.go
+//	the program            plane.go
+//	xDS streams            streams.go
+//	what is measured       scenarios.go
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := bench(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "kube:", err)
+		os.Exit(1)
+	}
+}
+
+// shape is how much there is, and how it is measured.
+type shape struct {
+	services, endpoints int // endpoints of each
+	streams             int
+	starts              int // of which the median is taken
+	changes             int // of one endpoint, of which the median is taken
+	idle                time.Duration
+	churn               time.Duration
+	perSecond           int // changes in a churn
+}
+
+func bench(ctx context.Context, args []string) error {
+	var s shape
+	flags := flag.NewFlagSet("kube", flag.ExitOnError)
+	chosen := flags.String("scenario", "start,one,churn", "what is measured, comma-separated: start, one, churn")
+	flags.IntVar(&s.services, "services", 1000, "Services, each with a route, 1 to 10000")
+	flags.IntVar(&s.endpoints, "endpoints", 10, "endpoints of each Service, 2 to 100")
+	flags.IntVar(&s.streams, "streams", 10, "xDS streams, 1 to 1000")
+	flags.IntVar(&s.starts, "starts", 5, "starts of which the median is taken, 1 to 100")
+	flags.IntVar(&s.changes, "changes", 50, "changes of one endpoint of which the median is taken, 1 to 1000")
+	flags.DurationVar(&s.idle, "idle", 20*time.Second, "how long the program idles before its memory is read")
+	flags.DurationVar(&s.churn, "churn", time.Minute, "how long endpoints come and go")
+	flags.IntVar(&s.perSecond, "per-second", 500, "changes of an endpoint per second meanwhile, 1 to 5000")
+	_ = flags.Parse(args) // exits on an error
+	scenarios := strings.Split(*chosen, ",")
+	switch {
+	case flags.NArg() > 0:
+		return fmt.Errorf("argument %q: want flags only", flags.Arg(0))
+	case s.services < 1 || s.services > 10_000 || s.endpoints < 2 || s.endpoints > 100 || s.streams < 1 || s.streams > 1000:
+		return errors.New("want 1 to 10000 -services, 2 to 100 -endpoints, 1 to 1000 -streams")
+	case s.starts < 1 || s.starts > 100 || s.changes < 1 || s.changes > 1000 || s.perSecond < 1 || s.perSecond > 5000 || s.idle < 0 || s.churn <= 0:
+		return errors.New("want 1 to 100 -starts, 1 to 1000 -changes, 1 to 5000 -per-second, and times above 0")
+	}
+	for _, name := range scenarios {
+		if !slices.Contains([]string{"start", "one", "churn"}, name) {
+			return fmt.Errorf("-scenario %q: want some of start, one, churn", name)
+		}
+	}
+
+	dir, err := os.MkdirTemp("", "evenkeel-bench-kube-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	c, err := startCluster(ctx, dir, s)
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	program, err := build(ctx, dir)
+	if err != nil {
+		return err
+	}
+
+	fmt.Printf("# In front of a Kubernetes API server\n\n`%s`, %d CPUs shared with the API server, etcd and the clients, %s.\n",
+		strings.Join(append([]string{"go run ./bench/kube"}, args...), " "), runtime.NumCPU(), runtime.Version())
+	fmt.Printf("%d Services with %d endpoints each, in one EndpointSlice, and an HTTPRoute each; no Pods. "+
+		"Times of delivery begin when a watch beside the program's tells of the change and end at the last of %d streams.\n", s.services, s.endpoints, s.streams)
+	if slices.Contains(scenarios, "start") {
+		if err := measureStarts(ctx, c, program, dir); err != nil {
+			return err
+		}
+	}
+	if !slices.Contains(scenarios, "one") && !slices.Contains(scenarios, "churn") {
+		return nil
+	}
+	p, err := startPlane(ctx, program, dir, c)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	swarm, err := openStreams(ctx, p.xds, c)
+	if err != nil {
+		return err
+	}
+	defer swarm.close()
+	if err := c.follow(ctx, swarm); err != nil {
+		return err
+	}
+	if slices.Contains(scenarios, "one") {
+		if err := measureOne(ctx, c, p, swarm); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(scenarios, "churn") {
+		return measureChurn(ctx, c, p, swarm)
+	}
+	return nil
+}
+
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

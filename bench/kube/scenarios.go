@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// measureStarts starts the program again and again, and reads the memory of the last one.
+func measureStarts(ctx context.Context, c *cluster, program, dir string) error {
+	var ready []time.Duration
+	for i := range c.starts {
+		p, err := startPlane(ctx, program, dir, c)
+		if err != nil {
+			return err
+		}
+		progress("start %d: ready after %v", i+1, p.ready.Round(time.Millisecond))
+		ready = append(ready, p.ready)
+		if i < c.starts-1 {
+			p.stop()
+			continue
+		}
+		defer p.stop()
+		before, err := p.cpu()
+		if err != nil {
+			return err
+		}
+		if err := sleep(ctx, c.idle); err != nil {
+			return err
+		}
+		after, err := p.cpu()
+		if err != nil {
+			return err
+		}
+		now, peak, err := p.rss()
+		if err != nil {
+			return err
+		}
+		fmt.Print("\n## Start and idle\n\n| | measured | target |\n|---|---|---|\n")
+		fmt.Printf("| process start to ready, median of %d | %.2f s | 2 s |\n", c.starts, quantile(ready, 0.5).Seconds())
+		fmt.Printf("| ... slowest | %.2f s | |\n", slices.Max(ready).Seconds())
+		fmt.Printf("| RSS after %v idle | %.0f MB | 80 MB |\n", c.idle, now)
+		fmt.Printf("| RSS at its peak, during the start | %.0f MB | |\n", peak)
+		fmt.Printf("| CPU while idle | %.1f %% of one | |\n", 100*(after-before).Seconds()/c.idle.Seconds())
+	}
+	return nil
+}
+
+// apart is the time between two changes: the first after a quiet second goes at once.
+const apart = 1500 * time.Millisecond
+
+// measureOne changes one endpoint at a time.
+func measureOne(ctx context.Context, c *cluster, p *plane, s *swarm) error {
+	var took []time.Duration
+	before, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	for i := range c.changes {
+		if err := sleep(ctx, apart); err != nil {
+			return err
+		}
+		if err := c.toggle(ctx, i/2%c.services, 0); err != nil {
+			return err
+		}
+		if err := sleep(ctx, apart/3); err != nil {
+			return err
+		}
+		for _, change := range s.takeChanges() {
+			select {
+			case <-change.all:
+				took = append(took, change.took)
+			default:
+				return fmt.Errorf("%s did not reach every stream within %v", change.address, apart/3)
+			}
+		}
+	}
+	after, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	now, peak, err := p.rss()
+	if err != nil {
+		return err
+	}
+	if len(took) != c.changes {
+		return fmt.Errorf("the watch told of %d changes, %d were made", len(took), c.changes)
+	}
+	fmt.Printf("\n## One endpoint changes, %d streams\n\n| | measured | target |\n|---|---|---|\n", c.streams)
+	fmt.Printf("| to the last stream, median of %d | %s | 5 ms |\n", len(took), milliseconds(quantile(took, 0.5)))
+	fmt.Printf("| ... p90 | %s | |\n| ... slowest | %s | |\n", milliseconds(quantile(took, 0.9)), milliseconds(slices.Max(took)))
+	fmt.Printf("| CPU per change | %s | 15 ms |\n", milliseconds((after-before)/time.Duration(c.changes)))
+	fmt.Printf("| CPU of one in %v | %.1f %% | |\n", time.Since(began).Round(time.Second), 100*(after-before).Seconds()/time.Since(began).Seconds())
+	fmt.Printf("| RSS, and its peak with the streams | %.0f MB, %.0f MB | 200 MB with 100 streams |\n", now, peak)
+	return nil
+}
+
+// measureChurn takes endpoints of all Services out and puts them back, as many a second as it is told.
+func measureChurn(ctx context.Context, c *cluster, p *plane, s *swarm) error {
+	progress("changing %d endpoints a second for %v", c.perSecond, c.churn)
+	before, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	responses, resources, _ := s.counts()
+	group, changing := errgroup.WithContext(ctx)
+	group.SetLimit(64)
+	began := time.Now()
+	made := 0
+	for tick := time.NewTicker(time.Second / time.Duration(c.perSecond)); time.Since(began) < c.churn; made++ {
+		select {
+		case <-tick.C:
+		case <-changing.Done():
+			return errors.Join(ctx.Err(), group.Wait())
+		}
+		service, round := made%c.services, made/c.services
+		group.Go(func() error { return c.toggle(changing, service, round/2%c.endpoints) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	lasted := time.Since(began)
+	after, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	now, peak, err := p.rss()
+	if err != nil {
+		return err
+	}
+	settled := time.Now()
+	for !s.converged() && time.Since(settled) < 30*time.Second {
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	whole := s.converged()
+	responsesNow, resourcesNow, failed := s.counts()
+	if failed != nil {
+		return failed
+	}
+	var removals, additions []time.Duration
+	unseen := 0
+	for _, change := range s.takeChanges() {
+		select {
+		case <-change.all:
+			if change.gone {
+				removals = append(removals, change.took)
+			} else {
+				additions = append(additions, change.took)
+			}
+		default:
+			unseen++ // it was undone before it reached every stream
+		}
+	}
+	if len(removals) == 0 || len(additions) == 0 {
+		return errors.New("no change reached every stream")
+	}
+	fmt.Printf("\n## %d endpoints a second come and go for %v, %d streams\n\n| | measured | target |\n|---|---|---|\n", c.perSecond, c.churn, c.streams)
+	fmt.Printf("| changes made, a second | %.0f | %d |\n", float64(made)/lasted.Seconds(), c.perSecond)
+	fmt.Printf("| removal to the last stream, median | %s | |\n| ... p99 | %s | 1 s |\n| ... slowest | %s | |\n",
+		milliseconds(quantile(removals, 0.5)), milliseconds(quantile(removals, 0.99)), milliseconds(slices.Max(removals)))
+	fmt.Printf("| addition to the last stream, p99 | %s | |\n", milliseconds(quantile(additions, 0.99)))
+	fmt.Printf("| changes that were undone before all streams had them | %d | 0 |\n", unseen)
+	fmt.Printf("| every stream has every endpoint in the end | %v | true |\n", whole)
+	fmt.Printf("| responses a stream and second, assignments in each | %.1f, %.0f | |\n",
+		float64(responsesNow-responses)/float64(c.streams)/lasted.Seconds(), float64(resourcesNow-resources)/float64(max(1, responsesNow-responses)))
+	fmt.Printf("| CPU of one | %.0f %% | |\n| RSS, and its peak | %.0f MB, %.0f MB | |\n", 100*(after-before).Seconds()/lasted.Seconds(), now, peak)
+	return nil
+}
+
+func quantile(times []time.Duration, q float64) time.Duration {
+	sorted := slices.Sorted(slices.Values(times))
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+}
+
+func milliseconds(d time.Duration) string {
+	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
