@@ -138,6 +138,9 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 			s.sources = sourcesOf(object, s.sources)
 			s.cluster = c.encode(translate.Cluster(object), s.cluster)
 			c.decided(s, s.machine.Members(now, c.weighed(object)), why)
+			if !object.HasPolicy {
+				s.machine.Rest() // it is not stepped
+			}
 		})
 	}
 	for name, s := range c.services {
@@ -248,8 +251,12 @@ func (c *core) merge(now time.Time, news []signals.Reading) map[string][]signals
 	return merged
 }
 
-// sourcesOf are those of a service's endpoints; what is known of those that stay is kept.
+// sourcesOf are those of a service's endpoints; what is known of those that stay is kept. Without a
+// policy nothing is read of them.
 func sourcesOf(s *catalog.Service, before map[string]*signals.Sources) map[string]*signals.Sources {
+	if !s.HasPolicy {
+		return nil
+	}
 	sources := make(map[string]*signals.Sources, len(s.Endpoints))
 	for _, e := range s.Endpoints {
 		sources[e.Address] = cmp.Or(before[e.Address], &signals.Sources{})

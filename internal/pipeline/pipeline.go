@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -292,7 +293,12 @@ func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readi
 func (p *Pipeline) work(ctx context.Context, core *core, saver *saver, j job) {
 	now := time.Now()
 	if j.update != nil {
+		first := core.catalog == nil
 		core.rebuild(now, *j.update)
+		if first {
+			// Reading and building everything leaves as much garbage as results; nothing like it comes again.
+			defer debug.FreeOSMemory()
+		}
 		if core.catalog != nil {
 			for _, c := range p.options.Collectors {
 				c.Follow(core.catalog)

@@ -288,7 +288,7 @@ func (o *objects) deliver(problems []source.Problem) source.Update {
 
 // delivered forgets what the receiver now has.
 func (o *objects) delivered() {
-	clear(o.changes)
+	o.changes = map[source.Ref]source.Change{} // not cleared: the first were all there is
 	o.first = false
 }
 
