@@ -27,7 +27,7 @@ type kind struct {
 
 const (
 	installGateway  = "apply the CRDs of Gateway API v1.6 or later, channel standard"
-	installEvenkeel = "apply the CRDs that come with this program"
+	installEvenkeel = "apply the CRDs in manifests/crds"
 )
 
 // kinds are those that are always watched; pods only while a policy needs them.
