@@ -3,17 +3,23 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
+	"k8s.io/klog/v2"
 
 	"evenkeel.io/controlplane/internal/kubetest"
 )
@@ -184,17 +190,22 @@ func (c *cluster) follow(ctx context.Context, s *swarm) error {
 	if err != nil {
 		return err
 	}
-	w, err := c.objects.Resource(sliceResource).Namespace(namespace).Watch(ctx, metav1.ListOptions{ResourceVersion: list.GetResourceVersion()})
+	// The API server closes a watch that does not keep up; it goes on from there.
+	w, err := watchtools.NewRetryWatcherWithContext(klog.NewContext(ctx, logr.Discard()), list.GetResourceVersion(), &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			return c.objects.Resource(sliceResource).Namespace(namespace).Watch(ctx, options)
+		},
+	})
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, w.Stop)
 	go func() {
 		for e := range w.ResultChan() {
 			now := time.Now()
 			slice, ok := e.Object.(*unstructured.Unstructured)
-			if !ok {
-				continue
+			if !ok || e.Type == watch.Error {
+				s.fail(fmt.Errorf("the bench's own watch: %v", e.Object))
+				return
 			}
 			endpoints, _, _ := unstructured.NestedSlice(slice.Object, "endpoints")
 			present := map[string]bool{}
@@ -203,6 +214,9 @@ func (c *cluster) follow(ctx context.Context, s *swarm) error {
 				present[addresses[0]] = true
 			}
 			s.changed(namespace+"/"+slice.GetName()+":80", present, now)
+		}
+		if ctx.Err() == nil {
+			s.fail(errors.New("the bench's own watch was closed"))
 		}
 	}()
 	return nil

@@ -159,7 +159,7 @@ func measureChurn(ctx context.Context, c *cluster, p *plane, s *swarm) error {
 		}
 	}
 	if len(removals) == 0 || len(additions) == 0 {
-		return errors.New("no change reached every stream")
+		return fmt.Errorf("of %d changes made none reached every stream, %d were undone before; all is there in the end: %v", made, unseen, whole)
 	}
 	fmt.Printf("\n## %d endpoints a second come and go for %v, %d streams\n\n| | measured | target |\n|---|---|---|\n", c.perSecond, c.churn, c.streams)
 	fmt.Printf("| changes made, a second | %.0f | %d |\n", float64(made)/lasted.Seconds(), c.perSecond)

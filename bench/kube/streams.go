@@ -63,9 +63,7 @@ func openStreams(ctx context.Context, address string, c *cluster) (*swarm, error
 		s.connections = append(s.connections, conn)
 		s.done.Go(func() {
 			if err := s.talk(ctx, conn, i, names); err != nil && ctx.Err() == nil {
-				s.mu.Lock()
-				s.failed = errors.Join(s.failed, err)
-				s.mu.Unlock()
+				s.fail(err)
 			}
 		})
 	}
@@ -85,6 +83,12 @@ func (s *swarm) close() {
 	for _, c := range s.connections {
 		c.Close()
 	}
+}
+
+func (s *swarm) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = errors.Join(s.failed, err)
 }
 
 func (s *swarm) talk(ctx context.Context, conn *grpc.ClientConn, stream int, names []string) error {
