@@ -62,7 +62,7 @@ func openStreams(ctx context.Context, address string, c *cluster) (*swarm, error
 		}
 		s.connections = append(s.connections, conn)
 		s.done.Go(func() {
-			if err := s.talk(ctx, conn, i, names); err != nil && ctx.Err() == nil {
+			if err := s.talk(ctx, conn, i, names); ctx.Err() == nil {
 				s.fail(err)
 			}
 		})
@@ -91,6 +91,7 @@ func (s *swarm) fail(err error) {
 	s.failed = errors.Join(s.failed, err)
 }
 
+// talk takes what comes until the stream ends.
 func (s *swarm) talk(ctx context.Context, conn *grpc.ClientConn, stream int, names []string) error {
 	str, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	if err != nil {

@@ -30,6 +30,8 @@ const (
 	installEvenkeel = "apply the CRDs in manifests/crds"
 )
 
+var gateway = schema.GroupVersion(gatewayv1.GroupVersion)
+
 // kinds are those that are always watched; pods only while a policy needs them.
 var (
 	kinds = []*kind{
@@ -39,13 +41,13 @@ var (
 			object: &corev1.Service{}, list: func() runtime.Object { return &corev1.ServiceList{} }},
 		{name: source.KindEndpointSlice, resource: discoveryv1.SchemeGroupVersion.WithResource("endpointslices"),
 			object: &discoveryv1.EndpointSlice{}, list: func() runtime.Object { return &discoveryv1.EndpointSliceList{} }},
-		{name: source.KindGatewayClass, resource: gatewayv1.SchemeGroupVersion.WithResource("gatewayclasses"), install: installGateway,
+		{name: source.KindGatewayClass, resource: gateway.WithResource("gatewayclasses"), install: installGateway,
 			object: &gatewayv1.GatewayClass{}, list: func() runtime.Object { return &gatewayv1.GatewayClassList{} }},
-		{name: source.KindGateway, resource: gatewayv1.SchemeGroupVersion.WithResource("gateways"), install: installGateway,
+		{name: source.KindGateway, resource: gateway.WithResource("gateways"), install: installGateway,
 			object: &gatewayv1.Gateway{}, list: func() runtime.Object { return &gatewayv1.GatewayList{} }},
-		{name: source.KindHTTPRoute, resource: gatewayv1.SchemeGroupVersion.WithResource("httproutes"), install: installGateway,
+		{name: source.KindHTTPRoute, resource: gateway.WithResource("httproutes"), install: installGateway,
 			object: &gatewayv1.HTTPRoute{}, list: func() runtime.Object { return &gatewayv1.HTTPRouteList{} }},
-		{name: source.KindReferenceGrant, resource: gatewayv1.SchemeGroupVersion.WithResource("referencegrants"), install: installGateway,
+		{name: source.KindReferenceGrant, resource: gateway.WithResource("referencegrants"), install: installGateway,
 			object: &gatewayv1.ReferenceGrant{}, list: func() runtime.Object { return &gatewayv1.ReferenceGrantList{} }},
 		{name: source.KindBalancePolicy, resource: v1alpha1.GroupVersion.WithResource("balancepolicies"), install: installEvenkeel,
 			object: &v1alpha1.BalancePolicy{}, list: func() runtime.Object { return &v1alpha1.BalancePolicyList{} }},

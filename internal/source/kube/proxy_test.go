@@ -21,7 +21,6 @@ import (
 // what passes can be read here.
 type proxy struct {
 	*httptest.Server
-	token string
 
 	mu   sync.Mutex
 	rule func(*http.Request) fault
