@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -93,5 +94,34 @@ func TestDiff(t *testing.T) {
 	}
 	if got := Diff(nil, store(stays), EvidenceFirst); !slices.Equal(got, []Change{{RefOf(stays), Added, EvidenceFirst}}) {
 		t.Errorf("from nothing: %v", got)
+	}
+}
+
+func TestEditor(t *testing.T) {
+	e := NewEditor()
+	e.Put(service("shop", "a"))
+	e.Put(&gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "evenkeel"}})
+	first := e.Store()
+	e.Put(service("shop", "b"))
+	e.Remove(Ref{KindService, "shop", "a"})
+	second := e.Store()
+	if first.Len() != 2 || first.Get(Ref{KindService, "shop", "a"}) == nil {
+		t.Error("a Store that was handed out changed")
+	}
+	if got := Diff(first, second, EvidenceWatch); len(got) != 2 {
+		t.Errorf("got %v", got)
+	}
+	// What nothing was changed in is the same map, which readers tell by.
+	delete(first.GatewayClasses, types.NamespacedName{Name: "evenkeel"})
+	if len(second.GatewayClasses) != 0 {
+		t.Error("a map that did not change was copied")
+	}
+	var kept []Ref
+	for ref := range e.Kind(KindService) {
+		kept = append(kept, ref)
+		e.Remove(ref)
+	}
+	if !slices.Equal(kept, []Ref{{KindService, "shop", "b"}}) || e.Count(KindService) != 0 || len(second.Services) != 1 {
+		t.Errorf("%v, %d left, %d in the Store before", kept, e.Count(KindService), len(second.Services))
 	}
 }

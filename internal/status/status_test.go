@@ -216,6 +216,26 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// TestWhatASourceCannotSeeIsDegraded: nothing is wrong with the object, so it stays accepted.
+func TestWhatASourceCannotSeeIsDegraded(t *testing.T) {
+	in := fixture()
+	crd := source.Ref{Kind: source.KindCRD, Name: "gateways.gateway.networking.k8s.io"}
+	in.Store.Problems = []source.Problem{
+		{Object: cart, Message: "left out", Kept: "all of them", Degraded: source.LastKnownGood},
+		{Object: crd, Message: "not there", Kept: "nothing", Degraded: source.NotInstalled},
+	}
+	service := find(t, Conditions(in), cart)
+	if c := condition(t, service, TypeDegraded); c.Status != "True" || c.Reason != "LastKnownGood" || c.Message != "left out; all of them" {
+		t.Errorf("got %+v", c)
+	}
+	if c := condition(t, service, TypeAccepted); c.Status != "True" {
+		t.Errorf("got %+v", c)
+	}
+	if c := condition(t, find(t, Conditions(in), crd), TypeDegraded); c.Reason != "NotInstalled" {
+		t.Errorf("got %+v", c)
+	}
+}
+
 func TestStaleMetrics(t *testing.T) {
 	in := fixture()
 	in.Stale = map[string]string{"shop/cart:80": "2 of 6 endpoints are fresh", "shop/gone:1": "not there any more"}

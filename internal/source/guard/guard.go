@@ -128,8 +128,8 @@ func with(listed, had *discoveryv1.EndpointSlice, present map[string]bool) *disc
 		kept.Endpoints = slices.Clone(listed.Endpoints)
 	}
 	for i := range had.Endpoints {
-		if e := &had.Endpoints[i]; usable(e) && !present[key(e)] {
-			kept.Endpoints = append(kept.Endpoints, *e)
+		if e := had.Endpoints[i]; !present[key(&e)] {
+			kept.Endpoints = append(kept.Endpoints, e)
 		}
 	}
 	return &kept

@@ -32,6 +32,35 @@ func drawSlice(t *rapid.T) source.Object {
 	return s
 }
 
+// TestADeletedServiceTakesWhatIsHeldOfIt: with the Service its endpoints are gone for certain, those of
+// others are not.
+func TestADeletedServiceTakesWhatIsHeldOfIt(t *testing.T) {
+	o, now := newObjects("test"), time.Unix(0, 0)
+	services, slicesTable := newTable(kinds[1], now), newTable(kinds[2], now)
+	o.tables[source.KindService], o.tables[source.KindEndpointSlice] = services, slicesTable
+	for _, service := range []string{"a", "b"} {
+		o.put(services, item{object: &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: service}}}, source.EvidenceWatch)
+		o.put(slicesTable, item{object: &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
+			Endpoints:  []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}}},
+		}}, source.EvidenceWatch)
+	}
+	o.delivered()
+	o.replace(slicesTable, &list{}, now)
+	o.remove(services, source.Ref{Kind: source.KindService, Namespace: "shop", Name: "a"}, source.EvidenceWatch)
+	u := o.deliver(o.problems())
+	want := []source.Change{
+		{Object: source.Ref{Kind: source.KindEndpointSlice, Namespace: "shop", Name: "a"}, Op: source.Removed, Evidence: source.EvidenceWatch},
+		{Object: source.Ref{Kind: source.KindService, Namespace: "shop", Name: "a"}, Op: source.Removed, Evidence: source.EvidenceWatch},
+	}
+	if !slices.Equal(u.Changes, want) {
+		t.Errorf("got %v", u.Changes)
+	}
+	if len(u.Store.Problems) != 1 || u.Store.Problems[0].Object.Name != "b" {
+		t.Errorf("problems %v", u.Store.Problems)
+	}
+}
+
 // TestEveryUpdateSaysHowItDiffers lets anything happen in any order: each Update says exactly how its
 // Store differs from the one before, no Store that was delivered changes any more, and what consistent
 // lists say in the end is in force.
