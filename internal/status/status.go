@@ -196,7 +196,7 @@ func Conditions(in Input) []Object {
 func inForce(store *source.Store, p source.Problem) bool {
 	if p.Object.Kind != "" {
 		_, ok := store.Origins[p.Object]
-		return ok
+		return ok || store.Get(p.Object) != nil // objects of a cluster have no origin
 	}
 	for _, origin := range store.Origins {
 		if origin.File == p.File {

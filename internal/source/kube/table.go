@@ -256,11 +256,17 @@ func (o *objects) fail(t *table, err error) {
 		}
 		o.outage = cmp.Or(o.outage, fmt.Sprintf("reading %s: %v", plural(t.kind), err))
 	}
+	o.endOutage()
 }
 
 // recover notes that a kind is watched again.
 func (o *objects) recover(t *table) {
 	t.trouble = ""
+	o.endOutage()
+}
+
+// endOutage forgets what was said if every kind is answered, be it with a refusal.
+func (o *objects) endOutage() {
 	for _, t := range o.tables {
 		if t.trouble == source.LastKnownGood {
 			return
