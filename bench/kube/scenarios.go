@@ -166,7 +166,7 @@ func measureChurn(ctx context.Context, c *cluster, p *plane, s *swarm) error {
 	fmt.Printf("| removal to the last stream, median | %s | |\n| ... p99 | %s | 1 s |\n| ... slowest | %s | |\n",
 		milliseconds(quantile(removals, 0.5)), milliseconds(quantile(removals, 0.99)), milliseconds(slices.Max(removals)))
 	fmt.Printf("| addition to the last stream, p99 | %s | |\n", milliseconds(quantile(additions, 0.99)))
-	fmt.Printf("| changes that were undone before all streams had them | %d | 0 |\n", unseen)
+	fmt.Printf("| changes that were undone before they were seen everywhere | %d | 0 |\n", unseen)
 	fmt.Printf("| every stream has every endpoint in the end | %v | true |\n", whole)
 	fmt.Printf("| responses a stream and second, assignments in each | %.1f, %.0f | |\n",
 		float64(responsesNow-responses)/float64(c.streams)/lasted.Seconds(), float64(resourcesNow-resources)/float64(max(1, responsesNow-responses)))
