@@ -114,6 +114,20 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 	cause := causeOf(before, update, first)
 	why := cause.why
 	c.log.Info("objects changed", "objects", why)
+	changed, whole := c.followServices(now, why)
+	if first || whole || c.fleetsDiffer() {
+		c.rebuildFleets(now, cause)
+	} else {
+		c.patch(changed, true)
+	}
+	c.takeOver()
+	c.audit(now, before, update, first)
+}
+
+// followServices makes the services those of the catalog. It returns the assignments that changed, by
+// service, and whether more than these may differ in what is served.
+func (c *core) followServices(now time.Time, why string) (changed map[string]*snapshot.Resource, whole bool) {
+	changed = map[string]*snapshot.Resource{}
 	for name, object := range c.catalog.Services {
 		s := c.services[name]
 		if s != nil && s.object == object {
@@ -132,6 +146,7 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 			}
 			c.services[name] = s
 		}
+		was := *s
 		c.guard("service "+name, func() {
 			c.forgetLeft(s.object, object)
 			s.object = object
@@ -142,13 +157,40 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 				s.machine.Rest() // it is not stepped
 			}
 		})
+		switch {
+		case was.object == nil, was.assignment == nil, s.assignment == nil, s.cluster != was.cluster, !slices.Equal(was.object.Readers, object.Readers):
+			whole = true
+		case s.assignment != was.assignment:
+			changed[name] = s.assignment
+		}
 	}
 	for name, s := range c.services {
 		if c.catalog.Services[name] == nil {
 			c.forgetLeft(s.object, nil)
 			delete(c.services, name)
+			whole = true
 		}
 	}
+	return changed, whole
+}
+
+// fleetsDiffer says whether any fleet is not the catalog's of now, or was not made whole.
+func (c *core) fleetsDiffer() bool {
+	for name, object := range c.catalog.Fleets {
+		if f := c.fleets[name]; f == nil || f.object != object || f.newest == nil {
+			return true
+		}
+	}
+	for name, f := range c.fleets {
+		if c.catalog.Fleets[name] == nil && f.object != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// rebuildFleets makes of everything anew what is served.
+func (c *core) rebuildFleets(now time.Time, cause cause) {
 	for name, object := range c.catalog.Fleets {
 		f := c.fleets[name]
 		if f == nil {
@@ -166,8 +208,6 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 		}
 	}
 	c.rebuildEDSOnly()
-	c.takeOver()
-	c.audit(now, before, update, first)
 }
 
 // rebuildEDSOnly makes the snapshots of clients that bring listeners and clusters of their own: the
@@ -224,7 +264,7 @@ func (c *core) step(now time.Time, readings []signals.Reading) {
 		})
 	}
 	if len(changed) > 0 {
-		c.patch(changed)
+		c.patch(changed, false)
 	}
 	// Estimates move between publications; a restart should not begin with old ones.
 	c.unsaved = c.unsaved || now.Sub(c.savedAt) >= saveAtLeastEvery
@@ -286,8 +326,8 @@ func (c *core) decided(s *service, decisions weights.Decisions, why string) {
 	c.metrics.pushes.WithLabelValues(decisions.Service, reason).Inc()
 }
 
-// patch puts changed assignments into everything that serves them.
-func (c *core) patch(changed map[string]*snapshot.Resource) {
+// patch puts changed assignments into everything that serves them. objects says that objects changed them.
+func (c *core) patch(changed map[string]*snapshot.Resource, objects bool) {
 	for name, f := range c.fleets {
 		if f.object == nil || f.newest == nil {
 			continue
@@ -299,7 +339,7 @@ func (c *core) patch(changed map[string]*snapshot.Resource) {
 		}
 		if served != f.served {
 			f.served = served
-			c.hand(name, served, false)
+			c.hand(name, served, objects)
 		}
 	}
 	byKey := map[string][]*snapshot.Resource{}
@@ -310,7 +350,7 @@ func (c *core) patch(changed map[string]*snapshot.Resource) {
 	}
 	for key, mine := range byKey {
 		c.edsOnly[key] = c.edsOnly[key].WithEndpoints(mine...)
-		c.hand(key, c.edsOnly[key], false)
+		c.hand(key, c.edsOnly[key], objects)
 	}
 }
 
