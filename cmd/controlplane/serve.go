@@ -48,6 +48,7 @@ type serveOptions struct {
 	xdsIdentities   []string
 	adminAddress    string
 	adminHosts      []string
+	metricsAddress  string
 	prometheus      []string
 
 	loadReportInterval time.Duration
@@ -106,6 +107,7 @@ makes them where nothing else does. Without certificates xDS is served on loopba
 	flags.BoolVar(&o.xdsPlaintext, "xds-allow-plaintext", false, "serve xDS without TLS on an address that is not loopback; whoever reaches it can read every route")
 	flags.StringVar(&o.adminAddress, "admin-address", "127.0.0.1:19000", "where the admin port is served (JSON, pages, /metrics)")
 	flags.StringSliceVar(&o.adminHosts, "admin-allowed-host", nil, "a host name by which the admin port may be asked, besides IP addresses and localhost (repeatable)")
+	flags.StringVar(&o.metricsAddress, "metrics-address", "", "where /metrics, /healthz and /readyz are served besides, and nothing else: for probes and Prometheus, while the admin port stays on loopback")
 	flags.StringArrayVar(&o.prometheus, "prometheus", nil, "a Prometheus server that policies may name, NAME=URL (repeatable, or separated by commas)")
 	flags.DurationVar(&o.loadReportInterval, "load-report-interval", lrs.DefaultInterval, "how often Envoys report the load of services whose policies say loadReports, 1s or more; a report is 61 KB")
 	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -127,6 +129,9 @@ func (o serveOptions) validate() error {
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			return fmt.Errorf("--%s %q: expected host:port", flag, address)
 		}
+	}
+	if _, _, err := net.SplitHostPort(o.metricsAddress); err != nil && o.metricsAddress != "" {
+		return fmt.Errorf("--metrics-address %q: expected host:port", o.metricsAddress)
 	}
 	if _, err := netip.ParseAddr(o.listenerAddress); err != nil {
 		return fmt.Errorf("--listener-address %q: expected an IP address", o.listenerAddress)
@@ -269,6 +274,7 @@ type controlPlane struct {
 	gate     *auth.Gate // nil: plaintext
 	xds      *xds.Server
 	admin    *http.Server
+	monitor  monitor
 	metrics  *prometheus.Registry
 }
 
@@ -324,15 +330,8 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 		Metrics: c.metrics, AllowedHosts: o.adminHosts, Version: programVersion(),
 	}
 	c.metrics.MustRegister(admin.NewCollector(pages.Model))
-	c.admin = &http.Server{
-		Handler:           admin.New(pages),
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      time.Minute,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	c.monitor = monitor{o.metricsAddress, httpServer(admin.NewMonitoring(pages), log)}
+	c.admin = httpServer(admin.New(pages), log)
 	return c, nil
 }
 
@@ -340,6 +339,7 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 func (c *controlPlane) run(ctx context.Context, xdsListener, adminListener net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.pipeline.Run(ctx) })
+	group.Go(func() error { return c.monitor.run(ctx) })
 	group.Go(func() error { return c.xds.Serve(ctx, xdsListener) })
 	if c.gate != nil {
 		group.Go(func() error { return c.gate.Run(ctx) })

@@ -158,15 +158,31 @@ func New(o Options) http.Handler {
 	for _, r := range s.routes {
 		mux.Handle(r.pattern, s.serve(r))
 	}
-	mux.Handle("/healthz", only(http.MethodGet, http.HandlerFunc(s.healthz)))
-	mux.Handle("/readyz", only(http.MethodGet, http.HandlerFunc(s.readyz)))
-	mux.Handle("/metrics", only(http.MethodGet, promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{
-		MaxRequestsInFlight: 8,
-		EnableOpenMetrics:   true,
-	})))
+	s.monitoring(mux)
 	mux.Handle("/assets/", only(http.MethodGet, http.HandlerFunc(assets)))
 	mux.HandleFunc("/", s.notFound)
 	return guard(o.AllowedHosts, mux)
+}
+
+// NewMonitoring is the handler of /healthz, /readyz and /metrics alone, for a port that the kubelet and
+// Prometheus reach while New's stays on loopback. Nothing on it tells of routes or takes an action.
+func NewMonitoring(o Options) http.Handler {
+	s := newServer(o)
+	mux := http.NewServeMux()
+	s.monitoring(mux)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusNotFound, ErrorView{Error: "this port has /metrics, /healthz and /readyz; everything else is on the admin port"})
+	})
+	return guard(o.AllowedHosts, mux)
+}
+
+func (s *server) monitoring(mux *http.ServeMux) {
+	mux.Handle("/healthz", only(http.MethodGet, http.HandlerFunc(s.healthz)))
+	mux.Handle("/readyz", only(http.MethodGet, http.HandlerFunc(s.readyz)))
+	mux.Handle("/metrics", only(http.MethodGet, promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{
+		MaxRequestsInFlight: 8,
+		EnableOpenMetrics:   true,
+	})))
 }
 
 func (s *server) healthz(w http.ResponseWriter, _ *http.Request) {

@@ -420,3 +420,30 @@ func TestHeldWeightsAreStaleMetricsOnlyWithoutReadings(t *testing.T) {
 		}
 	}
 }
+
+// TestMonitoringTellsOfHealthAndMetricsAlone: no route, page or action is on the port that others reach.
+func TestMonitoringTellsOfHealthAndMetricsAlone(t *testing.T) {
+	w := small()
+	full, monitoring := w.handler(), NewMonitoring(w.options())
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+		want, got := call(full, "GET", path, ""), call(monitoring, "GET", path, "")
+		if wanted, text := read(t, want), read(t, got); got.StatusCode != want.StatusCode || text != wanted {
+			t.Errorf("%s: %d %s, on the admin port %d %s", path, got.StatusCode, text, want.StatusCode, wanted)
+		}
+	}
+	for _, path := range golden {
+		if path == "/healthz" || path == "/readyz" {
+			continue
+		}
+		if got := call(monitoring, "GET", path, ""); got.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %d", path, got.StatusCode)
+		}
+	}
+	if got := call(monitoring, "POST", "/freeze", "{}", header(ActionHeader, "1")); got.StatusCode != http.StatusNotFound || len(w.actions) != 0 {
+		t.Errorf("an action: %d, took %v", got.StatusCode, w.actions)
+	}
+	rebound := func(r *http.Request) { r.Host = "evil.example:19001" }
+	if got := call(monitoring, "GET", "/metrics", "", rebound); got.StatusCode != http.StatusMisdirectedRequest {
+		t.Errorf("another host: %d", got.StatusCode)
+	}
+}
