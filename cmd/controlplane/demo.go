@@ -47,7 +47,8 @@ a copy of examples/demo, a real Envoy, and an open-loop load at 70 % of what the
 measures with equal weights, changes the mode to Enforce in the file, and measures again. It exits
 with 1 unless requests are shared as the weights say and utilisation is more even than before.
 
-Envoy is taken from $ENVOY, .tools/bin/envoy or PATH.`,
+Envoy is taken from $ENVOY, .tools/bin/envoy or PATH. Its parts, demo backend and demo load, are there for
+a demo elsewhere, such as in a cluster.`,
 		Example: `  controlplane demo
   controlplane demo --keep    # stay up and look around`,
 		Args: exactArgs(0),
@@ -60,6 +61,7 @@ Envoy is taken from $ENVOY, .tools/bin/envoy or PATH.`,
 	}
 	cmd.Flags().BoolVar(&o.keep, "keep", false, "stay up after the result, until Ctrl-C")
 	cmd.Flags().DurationVar(&o.measure, "measure", 20*time.Second, "how long each of the two measurements takes")
+	cmd.AddCommand(newDemoBackendCommand(), newDemoLoadCommand())
 	return cmd
 }
 

@@ -18,7 +18,8 @@ import (
 
 // BackendConfig describes a simulated server.
 type BackendConfig struct {
-	// Address to listen on, a loopback one. On Linux all of 127.0.0.0/8 is there to be used.
+	// Address to listen on, for StartBackend a loopback one: on Linux all of 127.0.0.0/8 is there to be used.
+	// Answers carry it as the backend's name.
 	Address netip.AddrPort
 	// Workers serve one request each at a time. At least 1.
 	Workers int
@@ -39,9 +40,6 @@ type BackendConfig struct {
 const defaultQueueLimit = 256
 
 func (c BackendConfig) validate() error {
-	if !c.Address.Addr().IsLoopback() {
-		return fmt.Errorf("address %s: simulated backends listen on loopback addresses only", c.Address)
-	}
 	if c.Workers < 1 {
 		return fmt.Errorf("workers %d: want at least 1", c.Workers)
 	}
@@ -91,6 +89,9 @@ type counts struct{ served, failed, rejected uint64 }
 
 // StartBackend listens and serves until Close.
 func StartBackend(config BackendConfig) (*Backend, error) {
+	if !config.Address.Addr().IsLoopback() {
+		return nil, fmt.Errorf("simulated backend: address %s: expected a loopback address", config.Address)
+	}
 	b, err := NewBackend(config)
 	if err != nil {
 		return nil, err
