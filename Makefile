@@ -13,6 +13,14 @@ build: ## build bin/controlplane
 	@mkdir -p bin
 	go build -trimpath -buildvcs=auto -o bin/controlplane ./cmd/controlplane
 
+IMAGE ?= evenkeel/controlplane:dev
+ENGINE ?= $(notdir $(or $(shell command -v docker),$(shell command -v podman)))
+
+.PHONY: image
+image: ## build the container image IMAGE with ENGINE (docker or podman)
+	@[ -n "$(ENGINE)" ] || { echo "make: there is neither docker nor podman; ENGINE=PROGRAM names another" >&2; exit 1; }
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) DOCKER_BUILDKIT=1 $(ENGINE) build --tag $(IMAGE) .
+
 .PHONY: demo
 demo: build ## see weights move traffic through a real Envoy (KEEP=1 stays up)
 	@command -v envoy >/dev/null || hack/tools.sh envoy
