@@ -138,7 +138,24 @@ func Decode(documents []byte) ([]*unstructured.Unstructured, error) {
 // InstallCRDs installs the CRDs of Gateway API's standard channel, at the version of our go.mod, and our
 // own, and returns when their kinds are served.
 func (s *APIServer) InstallCRDs(ctx context.Context) error {
-	crds, err := readCRDs()
+	folders, err := crdFolders()
+	if err != nil {
+		return err
+	}
+	var files []string
+	for _, folder := range folders {
+		found, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
+		if err != nil {
+			return err
+		}
+		files = append(files, found...)
+	}
+	return s.InstallCRDFiles(ctx, files...)
+}
+
+// InstallCRDFiles installs the CRDs in files, and returns when their kinds are served.
+func (s *APIServer) InstallCRDFiles(ctx context.Context, files ...string) error {
+	crds, err := readCRDs(files)
 	if err != nil {
 		return err
 	}
@@ -156,30 +173,20 @@ func (s *APIServer) InstallCRDs(ctx context.Context) error {
 }
 
 // readCRDs reads the CRDs and passes over what else lies beside them.
-func readCRDs() ([]*unstructured.Unstructured, error) {
-	folders, err := crdFolders()
-	if err != nil {
-		return nil, err
-	}
+func readCRDs(files []string) ([]*unstructured.Unstructured, error) {
 	var crds []*unstructured.Unstructured
-	for _, folder := range folders {
-		files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
+	for _, file := range files {
+		content, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
-		for _, file := range files {
-			content, err := os.ReadFile(file)
-			if err != nil {
-				return nil, err
-			}
-			objects, err := Decode(content)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", file, err)
-			}
-			crds = append(crds, slices.DeleteFunc(objects, func(o *unstructured.Unstructured) bool {
-				return o.GetKind() != "CustomResourceDefinition"
-			})...)
+		objects, err := Decode(content)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
 		}
+		crds = append(crds, slices.DeleteFunc(objects, func(o *unstructured.Unstructured) bool {
+			return o.GetKind() != "CustomResourceDefinition"
+		})...)
 	}
 	return crds, nil
 }

@@ -64,26 +64,27 @@ func render(t *testing.T, server *kubetest.APIServer, folder string) []*unstruct
 	return objects
 }
 
+// folders are where kustomizations are looked for.
+var folders = []string{root, "../../hack/kind/demo"}
+
 // TestEveryManifestIsTaken renders every kustomization and has the API server look at each object,
 // strictly, and at the Pods of each workload in a namespace of the Pod Security level restricted.
 func TestEveryManifestIsTaken(t *testing.T) {
 	server := kubetest.Shared(t)
+	installOthersCRDs(t, server)
 	const restricted = "restricted"
-	if err := server.Apply(t.Context(), "", `{apiVersion: v1, kind: Namespace, metadata: {name: restricted, labels: {pod-security.kubernetes.io/enforce: restricted}}}`); err != nil {
+	if err := server.Apply(t.Context(), "", `
+{apiVersion: v1, kind: Namespace, metadata: {name: restricted, labels: {pod-security.kubernetes.io/enforce: restricted}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: cert-manager}}
+`); err != nil {
 		t.Fatal(err)
 	}
 	rendered := map[string]bool{} // by kind and name
-	var files []string
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || filepath.Ext(path) != ".yaml" {
-			return err
-		}
-		if entry.Name() != "kustomization.yaml" {
-			files = append(files, path)
-			return nil
-		}
-		t.Run(filepath.Dir(path), func(t *testing.T) {
-			for _, object := range render(t, server, filepath.Dir(path)) {
+	kustomizations, files := walk(t)
+	for _, folder := range kustomizations {
+		t.Run(folder, func(t *testing.T) {
+			for _, object := range render(t, server, folder) {
 				rendered[object.GetKind()+" "+object.GetName()] = true
 				options := metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}
 				if object.GetKind() == "Namespace" {
@@ -99,10 +100,6 @@ func TestEveryManifestIsTaken(t *testing.T) {
 				}
 			}
 		})
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	for _, file := range files {
 		content, err := os.ReadFile(file)
@@ -114,11 +111,39 @@ func TestEveryManifestIsTaken(t *testing.T) {
 			t.Errorf("%s: %v", file, err)
 		}
 		for _, object := range objects {
-			if !rendered[object.GetKind()+" "+object.GetName()] {
+			if object.GetKind() != "" && !rendered[object.GetKind()+" "+object.GetName()] {
 				t.Errorf("%s: %s %s is in no kustomization", file, object.GetKind(), object.GetName())
 			}
 		}
 	}
+}
+
+// walk finds the kustomizations that can be rendered by themselves, and all other YAML files.
+func walk(t *testing.T) (kustomizations, files []string) {
+	t.Helper()
+	for _, folder := range folders {
+		err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".yaml" {
+				return err
+			}
+			if entry.Name() != "kustomization.yaml" {
+				files = append(files, path)
+				return nil
+			}
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(string(content), "\nkind: Component\n") {
+				kustomizations = append(kustomizations, filepath.Dir(path))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return kustomizations, files
 }
 
 // podOf is a Pod as a workload would make it; nil if the object is none.
@@ -127,7 +152,8 @@ func podOf(workload *unstructured.Unstructured) *unstructured.Unstructured {
 	if !found {
 		return nil
 	}
+	labels, _, _ := unstructured.NestedMap(workload.Object, "spec", "template", "metadata", "labels")
 	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": workload.GetName()}, "spec": spec,
+		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": workload.GetName(), "labels": labels}, "spec": spec,
 	}}
 }
