@@ -23,6 +23,8 @@ type objects struct {
 	name    string // for people
 	source  source.Source
 	catalog catalog.Options
+	// cluster is where the objects have a status to be written, nil for a directory.
+	cluster *rest.Config
 }
 
 // openObjects finds the directory or the cluster that the flags name. A directory that is not there is waited
@@ -36,7 +38,7 @@ func openObjects(o serveOptions, wait bool, log *slog.Logger) (objects, error) {
 			}
 			log.Error("the directory of objects is not there; what was saved is served until it is", "config", o.configDir)
 		}
-		return objects{o.configDir, dir.New(o.configDir, dir.Options{Logger: log, Wait: wait}), fromFiles}, nil
+		return objects{name: o.configDir, source: dir.New(o.configDir, dir.Options{Logger: log, Wait: wait}), catalog: fromFiles}, nil
 	}
 	config, err := kube.Config(o.kubeconfig)
 	switch {
@@ -51,5 +53,5 @@ func openObjects(o serveOptions, wait bool, log *slog.Logger) (objects, error) {
 	if err != nil {
 		return objects{}, err
 	}
-	return objects{"the cluster at " + config.Host, cluster, catalog.Options{}}, nil
+	return objects{name: "the cluster at " + config.Host, source: cluster, cluster: config}, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
 	"evenkeel.io/controlplane/api/v1alpha1"
@@ -174,6 +175,7 @@ func cell(s string) string {
 }
 
 func metricsPage(t *testing.T) string {
+	t.Helper()
 	folder := t.TempDir()
 	certificates := newCertgenCommand()
 	certificates.SetArgs([]string{"--dir", folder})
@@ -181,7 +183,7 @@ func metricsPage(t *testing.T) string {
 	if err := certificates.Execute(); err != nil {
 		t.Fatal(err)
 	}
-	plane, err := wire(serveOptions{xdsTLSDir: filepath.Join(folder, "server"), xdsTrustDomain: defaultTrustDomain}, objects{source: dir.New(".", dir.Options{})}, nil, slog.New(slog.DiscardHandler))
+	plane, err := wire(serveOptions{xdsTLSDir: filepath.Join(folder, "server"), xdsTrustDomain: defaultTrustDomain}, objects{source: dir.New(".", dir.Options{}), cluster: &rest.Config{}}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,8 @@ import (
 	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
 	"evenkeel.io/controlplane/internal/snapshot"
+	"evenkeel.io/controlplane/internal/status"
+	"evenkeel.io/controlplane/internal/status/apply"
 	"evenkeel.io/controlplane/internal/translate"
 	"evenkeel.io/controlplane/internal/xds"
 )
@@ -275,6 +277,7 @@ type controlPlane struct {
 	xds      *xds.Server
 	admin    *http.Server
 	monitor  monitor
+	status   *apply.Writer // nil without a cluster
 	metrics  *prometheus.Registry
 }
 
@@ -332,7 +335,23 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 	c.metrics.MustRegister(admin.NewCollector(pages.Model))
 	c.monitor = monitor{o.metricsAddress, httpServer(admin.NewMonitoring(pages), log)}
 	c.admin = httpServer(admin.New(pages), log)
-	return c, nil
+	if from.cluster == nil {
+		return c, nil
+	}
+	var err error
+	c.status, err = apply.New(apply.Options{
+		Config: from.cluster, Input: c.statusInput, Instance: identifier(), Log: log, Metrics: c.metrics,
+	})
+	return c, err
+}
+
+// statusInput is what the conditions of objects are computed from.
+func (c *controlPlane) statusInput() (status.Input, bool) {
+	view := c.pipeline.View()
+	if view.Store() == nil {
+		return status.Input{}, false
+	}
+	return admin.StatusInput(view, c.xds.Registry().Proxies(), time.Now()), true
 }
 
 // run serves until ctx is done or a part fails; then all parts stop.
@@ -343,6 +362,9 @@ func (c *controlPlane) run(ctx context.Context, xdsListener, adminListener net.L
 	group.Go(func() error { return c.xds.Serve(ctx, xdsListener) })
 	if c.gate != nil {
 		group.Go(func() error { return c.gate.Run(ctx) })
+	}
+	if c.status != nil {
+		group.Go(func() error { c.status.Run(ctx); return nil })
 	}
 	group.Go(func() error {
 		if err := c.admin.Serve(adminListener); !errors.Is(err, http.ErrServerClosed) {

@@ -19,6 +19,16 @@ func (m moment) status(*http.Request) (any, error) {
 
 // objects are all objects with their conditions, in view of the proxies connected.
 func (m moment) objects(proxies []xds.Proxy) []status.Object {
+	return status.Conditions(m.statusInput(proxies))
+}
+
+// StatusInput is what /status is computed from. The Model is to be no newer than the proxies, or what they
+// acknowledged may be an older version.
+func StatusInput(model Model, proxies []xds.Proxy, now time.Time) status.Input {
+	return moment{model: model, now: now}.statusInput(proxies)
+}
+
+func (m moment) statusInput(proxies []xds.Proxy) status.Input {
 	in := status.Input{
 		Store: m.model.Store(), Catalog: m.model.Catalog(), Proxies: proxies, Stale: map[string]string{}, Refused: map[string]string{},
 		Restored: map[string]string{}, RolledBack: map[string]status.RolledBack{},
@@ -44,7 +54,7 @@ func (m moment) objects(proxies []xds.Proxy) []status.Object {
 			}
 		}
 	}
-	return status.Conditions(in)
+	return in
 }
 
 // lastKnownGood says what is served while the objects cannot be read.
@@ -77,14 +87,5 @@ func (m moment) problems() []Problem {
 	return problems
 }
 
-// Bad reports whether a condition should not be. What merely waits for proxies is not bad, and what is
-// not programmed because it is not accepted is said once.
-func Bad(c status.Condition) bool {
-	switch c.Type {
-	case status.TypeDegraded:
-		return c.Status == "True"
-	case status.TypeProgrammed:
-		return c.Reason == status.ReasonRejected || c.Reason == status.ReasonRolledBack
-	}
-	return c.Status == "False"
-}
+// Bad reports whether a condition should not be.
+func Bad(c status.Condition) bool { return c.Bad() }

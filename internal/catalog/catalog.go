@@ -83,6 +83,8 @@ type Fleet struct {
 	// Services are the names of the Services that routes of this fleet send to, sorted; each is a
 	// cluster of the fleet.
 	Services []string
+	// Attached is how many HTTPRoutes each listener of the Gateway that works took, by its name.
+	Attached map[string]int
 }
 
 // Listener is what a fleet does on one port. Several HTTP listeners of a Gateway on one port are one.

@@ -256,10 +256,11 @@ func (r *router) buildFleets() {
 }
 
 func (r *router) buildFleet(g *gateway, attached map[*listener][]*parsedRoute, backends map[*parsedRoute][][]Backend) *Fleet {
-	fleet := &Fleet{Name: g.name(), Object: g.ref()}
+	fleet := &Fleet{Name: g.name(), Object: g.ref(), Attached: make(map[string]int, len(g.listeners))}
 	ports := map[uint32][]*listener{}
 	for _, l := range g.listeners {
 		ports[l.port] = append(ports[l.port], l)
+		fleet.Attached[l.name] = len(attached[l])
 	}
 	services := map[string]bool{}
 	for _, port := range slices.Sorted(maps.Keys(ports)) {

@@ -100,7 +100,9 @@ type Problem struct {
 	Line int    // from 1; 0 where unknown
 	// Object is the object refused; its Kind is "" when the file could not be read that far.
 	Object Ref
-	Field  string // path, "" where the problem is not one field's
+	// Generation of the version that was refused, 0 where objects have none.
+	Generation int64
+	Field      string // path, "" where the problem is not one field's
 	// Message says what is wrong, what was expected and, where there is a near name, which was meant.
 	Message string
 	// Kept says what is served instead, e.g. "the version before stays in force" or "nothing: it was never accepted".

@@ -26,12 +26,22 @@ type index struct {
 	// fleets that a Gateway or a Service is part of, the EDS-only clients of its namespace
 	// ("eds:<namespace>") among a Service's.
 	fleets map[source.Ref][]string
+	// carried are the objects that a resource is made from besides the one that it names as its Source.
+	carried map[resource]map[source.Ref]bool
 	// rolledBack are the pinned fleets.
 	rolledBack map[string]RolledBack
 }
 
+// resource is a resource of a type, by its name, or all of a type that have the same Source.
+type resource struct {
+	kind         translate.Type
+	name, source string // one of them
+}
+
 func newIndex(in Input) index {
-	x := index{proxies: map[string][]xds.Proxy{}, fleets: map[source.Ref][]string{}, rolledBack: in.RolledBack}
+	x := index{
+		proxies: map[string][]xds.Proxy{}, fleets: map[source.Ref][]string{}, carried: map[resource]map[source.Ref]bool{}, rolledBack: in.RolledBack,
+	}
 	for _, p := range in.Proxies {
 		x.proxies[p.Fleet] = append(x.proxies[p.Fleet], p)
 	}
@@ -58,7 +68,48 @@ func newIndex(in Input) index {
 	for _, fleets := range x.fleets {
 		slices.Sort(fleets)
 	}
+	x.findCarried(in.Catalog)
 	return x
+}
+
+// findCarried finds the routes of each RouteConfiguration, and the policies that shaped a Service.
+func (x index) findCarried(c *catalog.Catalog) {
+	carry := func(r resource, object source.Ref) {
+		if x.carried[r] == nil {
+			x.carried[r] = map[source.Ref]bool{}
+		}
+		x.carried[r][object] = true
+	}
+	for _, f := range c.Fleets {
+		if !slices.ContainsFunc(x.proxies[f.Name], refusing) {
+			continue
+		}
+		for _, l := range f.Listeners {
+			for _, vh := range l.VirtualHosts {
+				for i := range vh.Routes {
+					carry(resource{kind: translate.RDS, name: l.Name}, vh.Routes[i].Object)
+				}
+			}
+		}
+		for _, name := range f.Services {
+			if s := c.Services[name]; s != nil {
+				for _, policy := range s.Policies {
+					for _, t := range carriers[source.KindBalancePolicy] {
+						carry(resource{kind: t, source: s.Object.String()}, policy)
+					}
+				}
+			}
+		}
+	}
+}
+
+func refusing(p xds.Proxy) bool { return p.LastNack != nil }
+
+// concerns tells whether what was refused has anything of the object in it. Where nobody knows what it was,
+// it may.
+func (x index) concerns(n *xds.Nack, object source.Ref) bool {
+	return n.Source == "" || n.Source == object.String() ||
+		x.carried[resource{kind: n.Type, name: n.Resource}][object] || x.carried[resource{kind: n.Type, source: n.Source}][object]
 }
 
 // edsOnly is the fleet of clients that have listeners and clusters of their own and take only
@@ -92,10 +143,9 @@ func (x index) programmed(v catalog.Verdict) (Condition, bool) {
 	for _, fleet := range x.fleets[target] {
 		for _, p := range x.proxies[fleet] {
 			concerned++
-			switch state, words := stateOf(p, v.Object, types); state {
+			switch state, words := x.stateOf(p, v.Object, types); state {
 			case xds.Nacked:
-				c.Reason = ReasonRejected
-				c.Message = fmt.Sprintf("%s refused it: %s", p.Node, words)
+				c.Reason, c.Message = ReasonRejected, p.Node+" refused "+words
 				return c, true
 			case xds.Synced:
 				acked++
@@ -130,10 +180,10 @@ func (r RolledBack) concerns(object source.Ref) bool {
 	return r.All || slices.Contains(r.Objects, object.String())
 }
 
-// stateOf says how far p is with the object: Nacked with the client's words, Synced or Pending. A
-// refusal that names another object does not count against this one: a client that refuses one
-// resource takes the others.
-func stateOf(p xds.Proxy, object source.Ref, types []translate.Type) (state xds.SyncState, words string) {
+// stateOf says how far p is with the object: Nacked with what was refused and the client's words, Synced or
+// Pending. A refusal of what has nothing of the object in it does not count against it: a client that
+// refuses one resource takes the others.
+func (x index) stateOf(p xds.Proxy, object source.Ref, types []translate.Type) (state xds.SyncState, words string) {
 	if strings.HasPrefix(p.Fleet, edsOnly("")) {
 		types = []translate.Type{translate.EDS}
 	}
@@ -143,8 +193,8 @@ func stateOf(p xds.Proxy, object source.Ref, types []translate.Type) (state xds.
 		case xds.Synced:
 		case xds.Nacked:
 			n := p.LastNack
-			if n == nil || n.Type != t || n.Source == "" || n.Source == object.String() {
-				return xds.Nacked, wordsOf(n, t)
+			if n == nil || n.Type != t || x.concerns(n, object) {
+				return xds.Nacked, wordsOf(n, t, object)
 			}
 		default:
 			state = xds.Pending
@@ -153,11 +203,14 @@ func stateOf(p xds.Proxy, object source.Ref, types []translate.Type) (state xds.
 	return state, ""
 }
 
-func wordsOf(n *xds.Nack, t translate.Type) string {
-	if n == nil || n.Type != t || n.Message == "" {
-		return fmt.Sprintf("a %s response, without a word of explanation", t)
+func wordsOf(n *xds.Nack, t translate.Type, object source.Ref) string {
+	switch {
+	case n == nil || n.Type != t || n.Message == "":
+		return fmt.Sprintf("it: a %s response, without a word of explanation", t)
+	case n.Source == object.String() || n.Resource == "":
+		return "it: " + n.Message
 	}
-	return n.Message
+	return fmt.Sprintf("%s %s, which carries it: %s", t, n.Resource, n.Message)
 }
 
 func count(n int, one, many string) string {

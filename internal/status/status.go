@@ -11,8 +11,10 @@ package status
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"evenkeel.io/controlplane/internal/catalog"
@@ -50,10 +52,25 @@ type Condition struct {
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
 	// Ancestor is the parent or target the condition speaks for, "Gateway shop/edge" or, of one
-	// listener, "Gateway shop/edge http"; "" where the object stands for itself.
+	// listener, "Gateway shop/edge http", or of a port, "Gateway shop/edge:80"; "" where the object
+	// stands for itself.
 	Ancestor string `json:"ancestor,omitempty"`
 	// Field is the path of the field at fault, "" where it is not one field's.
 	Field string `json:"field,omitempty"`
+	// Generation of the version that was judged, 0 for the one in the Store.
+	Generation int64 `json:"-"`
+}
+
+// Bad reports whether a condition should not be. What merely waits for proxies is not bad, and what is
+// not programmed because it is not accepted is said once.
+func (c Condition) Bad() bool {
+	switch c.Type {
+	case TypeDegraded:
+		return c.Status == "True"
+	case TypeProgrammed:
+		return c.Status == "False" && c.Reason != ReasonPending && c.Reason != ReasonInvalid
+	}
+	return c.Status == "False"
 }
 
 // Object is an object, or a file that could not be read as one, with its conditions.
@@ -129,7 +146,7 @@ func Conditions(in Input) []Object {
 		refused[ref] = true
 		o.File, o.Line = cmp.Or(p.File, o.File), cmp.Or(p.Line, o.Line)
 		o.Conditions = append(o.Conditions, Condition{
-			Type: TypeAccepted, Status: "False", Reason: ReasonInvalid, Message: p.Message, Field: p.Field,
+			Type: TypeAccepted, Status: "False", Reason: ReasonInvalid, Message: p.Message, Field: p.Field, Generation: p.Generation,
 		})
 		if inForce(in.Store, p) {
 			o.Conditions = append(o.Conditions, degraded(ReasonLastKnownGood, p.Kept))
@@ -162,10 +179,15 @@ func Conditions(in Input) []Object {
 		}
 	}
 
-	for _, name := range slices.Sorted(maps.Keys(in.Stale)) {
-		if s := in.Catalog.Services[name]; s != nil {
-			o := object(s.Object)
-			o.Conditions = append(o.Conditions, degraded(ReasonStaleMetrics, name+": "+in.Stale[name]))
+	stale := slices.DeleteFunc(slices.Sorted(maps.Keys(in.Stale)), func(name string) bool { return in.Catalog.Services[name] == nil })
+	for _, name := range stale {
+		o := object(in.Catalog.Services[name].Object)
+		o.Conditions = append(o.Conditions, degraded(ReasonStaleMetrics, name+": "+in.Stale[name]))
+	}
+	for _, v := range in.Catalog.Verdicts {
+		if c, ok := staleBehind(in, stale, v); ok {
+			o := object(v.Object)
+			o.Conditions = append(o.Conditions, c)
 		}
 	}
 
@@ -190,6 +212,31 @@ func Conditions(in Input) []Object {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 	return all
+}
+
+// staleBehind says on a policy, for the target that v speaks for, whose weights are held.
+func staleBehind(in Input, stale []string, v catalog.Verdict) (Condition, bool) {
+	if len(stale) == 0 || v.Object.Kind != source.KindBalancePolicy || !v.Accepted.OK {
+		return Condition{}, false
+	}
+	var behind []string
+	for _, name := range stale {
+		s := in.Catalog.Services[name]
+		fleet := in.Catalog.Fleets[v.Parent.Namespace+"/"+v.Parent.Name]
+		reached := s.Object == v.Parent || fleet != nil && fleet.Object == v.Parent && slices.Contains(fleet.Services, name)
+		if reached && slices.Contains(s.Policies, v.Object) {
+			behind = append(behind, name)
+		}
+	}
+	if len(behind) == 0 {
+		return Condition{}, false
+	}
+	c := degraded(ReasonStaleMetrics, behind[0]+": "+in.Stale[behind[0]])
+	if others := len(behind) - 1; others > 0 {
+		c.Message += fmt.Sprintf("; so are those of %s behind it", count(others, "other service", "other services"))
+	}
+	c.Ancestor = ancestorOf(v)
+	return c, true
 }
 
 // inForce reports whether an older version of what p refused is still being served.
@@ -218,12 +265,24 @@ func fromVerdict(kind string, c catalog.Condition, ancestor string) Condition {
 
 func ancestorOf(v catalog.Verdict) string {
 	switch {
-	case v.Parent == (source.Ref{}):
-		return ""
+	case v.Parent != (source.Ref{}):
+		return ancestor(v.Parent, v.Section, v.Port)
 	case v.Section != "":
-		return v.Parent.String() + " " + v.Section
+		return ancestor(v.Object, v.Section, v.Port)
 	}
-	return v.Parent.String()
+	return ""
+}
+
+// ancestor is how a parent or target, one listener of it, or a port are written.
+func ancestor(of source.Ref, section string, port uint32) string {
+	text := of.String()
+	if section != "" {
+		text += " " + section
+	}
+	if port != 0 {
+		text += ":" + strconv.Itoa(int(port))
+	}
+	return text
 }
 
 func status(ok bool) string {

@@ -75,7 +75,7 @@ func (o *objects) put(t *table, it item, evidence source.Evidence) {
 		if o.editor.Get(ref) != nil {
 			kept = "the version before stays in force"
 		}
-		t.refused[name] = source.Problem{Object: ref, Field: it.errs[0].Field, Message: it.errs[0].ErrorBody(), Kept: kept}
+		t.refused[name] = source.Problem{Object: ref, Generation: it.object.GetGeneration(), Field: it.errs[0].Field, Message: it.errs[0].ErrorBody(), Kept: kept}
 		return
 	}
 	delete(t.refused, name)

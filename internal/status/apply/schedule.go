@@ -1,0 +1,205 @@
+package apply
+
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"evenkeel.io/controlplane/internal/source"
+	"evenkeel.io/controlplane/internal/status"
+)
+
+// pace is how fast a schedule goes.
+type pace struct {
+	// apart is the least time between two writes of an object.
+	apart time.Duration
+	// words is the least time before other words are written for what is the same otherwise: words name
+	// proxies, and those come and go.
+	words time.Duration
+	// grace is how long the proxies have to acknowledge a new version before it is written that they have
+	// not: mostly they have by then, and one write says so.
+	grace time.Duration
+	// patience is how long a proxy may owe its acknowledgement of what was Programmed before that is written.
+	// Each that connects does, and each that is sent new endpoints.
+	patience time.Duration
+	// retry doubles with every failure, up to maxRetry.
+	retry, maxRetry time.Duration
+}
+
+var usual = pace{
+	apart: 10 * time.Second, words: time.Minute, grace: time.Second, patience: 30 * time.Second,
+	retry: 10 * time.Second, maxRetry: 5 * time.Minute,
+}
+
+// schedule decides which status is to be written, and when. It has no clock and does no I/O.
+//
+//	wants: what it should say ──▶ want ≠ have ──▶ next, begin ──▶ done: have = want
+//	has:   what it says       ──▶      "                          or later again
+//
+// Of a kind of which it is not known what the objects say nothing is to be written.
+type schedule struct {
+	pace    pace
+	objects map[source.Ref]*entry
+	differ  map[source.Ref]*entry // those of which have is not want, and nobody writes it
+	kinds   map[string]bool       // of which has was told
+	judged  bool                  // wants was told
+}
+
+// entry is an object that has a status of ours, or should.
+type entry struct {
+	uid     types.UID
+	want    status.Stanza
+	have    status.Stanza
+	changed time.Time // when want or have did
+	pending time.Time // since when a proxy owes an acknowledgement that want does not tell of, zero if none does
+	wrote   time.Time // when it was written last
+	retry   time.Time // not before this
+	tries   int       // that failed in a row
+	busy    bool      // it is being written
+	due     time.Time // if it differs
+}
+
+func newSchedule(p pace) *schedule {
+	return &schedule{pace: p, objects: map[source.Ref]*entry{}, differ: map[source.Ref]*entry{}, kinds: map[string]bool{}}
+}
+
+func (s *schedule) listed(kind string) bool { return s.kinds[kind] }
+
+func (s *schedule) listedAll() bool { return len(s.kinds) == len(resources) }
+
+// wants takes what all objects should say. Those that it leaves out should say nothing.
+func (s *schedule) wants(now time.Time, judged map[source.Ref]status.Judged) {
+	s.judged = true
+	for ref, j := range judged {
+		if !s.kinds[ref.Kind] {
+			continue
+		}
+		e := s.objects[ref]
+		if e == nil || e.uid != j.UID && e.uid != "" {
+			e = &entry{}
+			s.objects[ref] = e
+			delete(s.differ, ref)
+		}
+		e.uid = j.UID
+		said := e.want
+		if said.Empty() {
+			said = e.have
+		}
+		want := j.Stanza
+		switch patient := want.Patient(said); {
+		case patient.Equal(want):
+			e.pending = time.Time{}
+		case e.pending.IsZero():
+			e.pending, want = now, patient
+		case now.Sub(e.pending) < s.pace.patience:
+			want = patient
+		}
+		s.want(now, ref, e, want)
+	}
+	for ref, e := range s.objects {
+		if _, still := judged[ref]; !still {
+			s.want(now, ref, e, status.Stanza{})
+		}
+	}
+}
+
+func (s *schedule) want(now time.Time, ref source.Ref, e *entry, want status.Stanza) {
+	if !want.Equal(e.want) {
+		e.want, e.changed = want, now
+	}
+	s.settle(ref, e)
+}
+
+// has takes what all objects of a kind say, as of a time.
+func (s *schedule) has(kind string, at time.Time, statuses map[source.Ref]status.Stanza) {
+	s.kinds[kind] = true
+	for ref := range statuses {
+		if s.objects[ref] == nil {
+			s.objects[ref] = &entry{}
+		}
+	}
+	for ref, e := range s.objects {
+		if ref.Kind != kind || e.busy || e.wrote.After(at) {
+			continue
+		}
+		switch have := statuses[ref]; {
+		case have.Equal(e.want):
+			e.have = e.want // one copy is enough
+		case !have.Equal(e.have):
+			e.have, e.changed = have, at
+		}
+		s.settle(ref, e)
+	}
+}
+
+// settle puts an entry where it belongs.
+func (s *schedule) settle(ref source.Ref, e *entry) {
+	if e.busy {
+		return
+	}
+	if e.have.Equal(e.want) {
+		e.retry, e.tries = time.Time{}, 0
+		delete(s.differ, ref)
+		if e.want.Empty() {
+			delete(s.objects, ref)
+		}
+		return
+	}
+	e.due = e.changed
+	if e.want.Waits() {
+		e.due = e.due.Add(s.pace.grace)
+	}
+	gap := s.pace.apart
+	if e.have.EqualButForWords(e.want) {
+		gap = s.pace.words
+	}
+	for _, earliest := range []time.Time{e.wrote.Add(gap), e.retry} {
+		if e.due.Before(earliest) {
+			e.due = earliest
+		}
+	}
+	s.differ[ref] = e
+}
+
+// next is what is to be written next, and when.
+func (s *schedule) next() (ref source.Ref, judged status.Judged, at time.Time, ok bool) {
+	var first *entry
+	if s.judged {
+		for r, e := range s.differ {
+			if first == nil || e.due.Before(first.due) {
+				ref, first = r, e
+			}
+		}
+	}
+	if first == nil {
+		return ref, judged, at, false
+	}
+	return ref, status.Judged{UID: first.uid, Stanza: first.want}, first.due, true
+}
+
+// begin says that an object is being written.
+func (s *schedule) begin(ref source.Ref) {
+	s.objects[ref].busy = true
+	delete(s.differ, ref)
+}
+
+// done says how the writing went.
+func (s *schedule) done(now time.Time, ref source.Ref, judged status.Judged, o outcome) {
+	e := s.objects[ref]
+	if e == nil || e.uid != judged.UID {
+		return // another object of that name has taken its place
+	}
+	e.busy = false
+	switch o {
+	case written:
+		e.have, e.wrote, e.retry, e.tries = judged.Stanza, now, time.Time{}, 0
+	case unchanged, gone: // word that it is gone is on its way
+		e.have, e.retry, e.tries = judged.Stanza, time.Time{}, 0
+	case forbidden:
+		e.retry = now.Add(s.pace.maxRetry)
+	default:
+		e.retry = now.Add(min(s.pace.retry<<e.tries, s.pace.maxRetry))
+		e.tries = min(e.tries+1, 5)
+	}
+	s.settle(ref, e)
+}
