@@ -19,47 +19,78 @@ const (
 	maxAncestors = 16
 )
 
-// Judged is the Stanza of an object that has that UID.
+// Judged is the Stanza of an object that has that UID. Immutable.
 type Judged struct {
 	UID    types.UID
 	Stanza Stanza
 }
 
+// Kinds makes Stanzas. It remembers the last ones, so that those of objects that stay as they are cost
+// little and are the same pointers again.
+type Kinds struct {
+	last map[source.Ref]made
+}
+
+// made is a Stanza and what it was made of.
+type made struct {
+	object     source.Object
+	fleet      *catalog.Fleet // of a Gateway
+	conditions []Condition
+	judged     *Judged
+}
+
 // Stanzas are the conditions of objects, which came of in, as the kinds of a cluster hold them: of
 // GatewayClasses and Gateways that are ours, of HTTPRoutes with a parent that is ours, and of policies.
-func Stanzas(in Input, objects []Object) map[source.Ref]Judged {
-	all := map[source.Ref]Judged{}
-	if in.Store == nil || in.Catalog == nil {
-		return all
-	}
+func (k *Kinds) Stanzas(in Input, objects []Object) map[source.Ref]*Judged {
+	now := make(map[source.Ref]made, len(k.last))
+	all := make(map[source.Ref]*Judged, len(k.last))
 	for _, o := range objects {
-		var object source.Object
-		var stanza Stanza
-		name := types.NamespacedName{Namespace: o.Namespace, Name: o.Name}
-		switch o.Kind {
+		ref := source.Ref{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}
+		m, ok := made{conditions: o.Conditions}, false
+		switch name := (types.NamespacedName{Namespace: o.Namespace, Name: o.Name}); o.Kind {
 		case source.KindGatewayClass:
-			if class := in.Store.GatewayClasses[name]; class != nil && class.Spec.ControllerName == catalog.ControllerName {
-				object, stanza = class, Stanza{Conditions: o.conditions(class.Generation, "", TypeAccepted, TypeDegraded)}
-			}
+			m.object, ok = in.Store.GatewayClasses[name]
 		case source.KindGateway:
-			gateway, fleet := in.Store.Gateways[name], in.Catalog.Fleets[name.String()]
-			if gateway != nil && fleet != nil {
-				object, stanza = gateway, gatewayStanza(o, gateway, fleet)
-			}
+			m.object, ok = in.Store.Gateways[name]
+			m.fleet = in.Catalog.Fleets[name.String()]
 		case source.KindHTTPRoute:
-			if route := in.Store.HTTPRoutes[name]; route != nil {
-				object, stanza = route, routeStanza(o, route, in.Catalog)
-			}
+			m.object, ok = in.Store.HTTPRoutes[name]
 		case source.KindBalancePolicy:
-			if policy := in.Store.BalancePolicies[name]; policy != nil {
-				object, stanza = policy, policyStanza(o, policy)
-			}
+			m.object, ok = in.Store.BalancePolicies[name]
 		}
-		if object != nil && !stanza.Empty() {
-			all[source.Ref{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}] = Judged{UID: object.GetUID(), Stanza: stanza}
+		if !ok {
+			continue
+		}
+		if was, ok := k.last[ref]; ok && was.object == m.object && was.fleet == m.fleet && slices.Equal(was.conditions, m.conditions) {
+			m.judged = was.judged
+		} else if stanza := stanzaOf(o, m, in.Catalog); !stanza.Empty() {
+			m.judged = &Judged{UID: m.object.GetUID(), Stanza: stanza}
+		}
+		now[ref] = m
+		if m.judged != nil {
+			all[ref] = m.judged
 		}
 	}
+	k.last = now
 	return all
+}
+
+func stanzaOf(o Object, m made, c *catalog.Catalog) Stanza {
+	switch object := m.object.(type) {
+	case *gatewayv1.GatewayClass:
+		if object.Spec.ControllerName == catalog.ControllerName {
+			return Stanza{Conditions: o.conditions(object.Generation, "", TypeAccepted, TypeDegraded)}
+		}
+	case *gatewayv1.Gateway:
+		if m.fleet != nil {
+			return gatewayStanza(o, object, m.fleet)
+		}
+	case *gatewayv1.HTTPRoute:
+		return routeStanza(o, object, c)
+	case *v1alpha1.BalancePolicy:
+		return policyStanza(o, object)
+	}
+	return Stanza{}
 }
 
 // conditions are those of these types that o has for an ancestor, each once. What o has for none

@@ -92,6 +92,8 @@ type term struct {
 	*Writer
 	ctx      context.Context
 	others   sync.WaitGroup
+	last     status.Input
+	kinds    status.Kinds
 	schedule *schedule
 	news     *status.News
 	writing  int
@@ -139,6 +141,7 @@ func (t *term) run() {
 				}
 			}
 			t.schedule.has(l.kind, l.at, l.statuses)
+			t.last = status.Input{}
 			t.look(time.Now())
 		case r := <-t.results:
 			t.writing--
@@ -153,8 +156,12 @@ func (t *term) look(now time.Time) {
 	if !ok {
 		return
 	}
+	if t.schedule.waiting == 0 && in.Same(t.last) {
+		return
+	}
+	t.last = in
 	objects := status.Conditions(in)
-	t.schedule.wants(now, status.Stanzas(in, objects))
+	t.schedule.wants(now, t.kinds.Stanzas(in, objects))
 	if t.schedule.listedAll() { // else it is not known what was told before
 		for _, e := range t.news.Of(objects) {
 			t.announce(in.Store, e)
@@ -165,19 +172,19 @@ func (t *term) look(now time.Time) {
 // begin begins to write what is due, and returns how long it is until something else is.
 func (t *term) begin(now time.Time) time.Duration {
 	for t.writing < concurrent {
-		ref, judged, at, ok := t.schedule.next()
+		w, at, ok := t.schedule.next()
 		switch {
 		case !ok:
 			return listEvery
 		case at.After(now):
 			return at.Sub(now)
 		}
-		t.schedule.begin(ref)
+		t.schedule.begin(w)
 		t.writing++
 		t.others.Go(func() {
-			outcome, err := t.server.write(t.ctx, ref, judged, time.Now())
+			outcome, err := t.server.write(t.ctx, w.object, w.judged, time.Now())
 			select {
-			case t.results <- result{ref, judged, outcome, err}:
+			case t.results <- result{w, outcome, err}:
 			case <-t.ctx.Done():
 			}
 		})
@@ -187,8 +194,7 @@ func (t *term) begin(now time.Time) time.Duration {
 
 // result is how the writing of a status went.
 type result struct {
-	object  source.Ref
-	judged  status.Judged
+	write
 	outcome outcome
 	err     error
 }
@@ -196,7 +202,7 @@ type result struct {
 // take notes how it went.
 func (t *term) take(r result) {
 	t.metrics.writes.WithLabelValues(r.object.Kind, string(r.outcome)).Inc()
-	t.schedule.done(time.Now(), r.object, r.judged, r.outcome)
+	t.schedule.done(time.Now(), r.write, r.outcome)
 	switch {
 	case r.outcome == forbidden && t.forbidden[r.object.Kind]:
 	case r.outcome == forbidden:

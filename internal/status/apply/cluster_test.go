@@ -7,6 +7,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"evenkeel.io/controlplane/internal/kubetest"
 	"evenkeel.io/controlplane/internal/source"
@@ -91,9 +92,32 @@ func unequal(r *discoveryv3.DeltaDiscoveryResponse) string {
 	return ""
 }
 
+// role lets a user do what a Writer has to, with the statuses that are named.
+func role(user, statuses string) string {
+	return fmt.Sprintf(`
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: %[1]s}
+rules:
+- {apiGroups: [gateway.networking.k8s.io], resources: [gatewayclasses, gateways, httproutes], verbs: [get, list]}
+- {apiGroups: [evenkeel.io], resources: [balancepolicies], verbs: [get, list]}
+- {apiGroups: [gateway.networking.k8s.io, evenkeel.io], resources: [%[2]s], verbs: [patch]}
+- {apiGroups: [events.k8s.io], resources: [events], verbs: [create]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: %[1]s}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %[1]s}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: %[1]s}]
+`, user, statuses)
+}
+
 func TestTheStatusIsWhatBecameOfTheObjects(t *testing.T) {
 	server := kubetest.Shared(t)
-	p := start(t, server, server.Namespace(t), server.Config())
+	config := server.Config()
+	config.Impersonate.UserName = "writer"
+	p := start(t, server, server.Namespace(t), config)
+	p.apply(role("writer", "gatewayclasses/status, gateways/status, httproutes/status, balancepolicies/status"))
 	p.apply(shop)
 	p.says(source.KindGatewayClass, "evenkeel", "Accepted=True(Accepted)", "")
 	p.says(source.KindHTTPRoute, "cart", "Accepted=True(Accepted) Programmed=False(Pending) ResolvedRefs=True(ResolvedRefs)", "")
@@ -145,4 +169,168 @@ func TestTheStatusIsWhatBecameOfTheObjects(t *testing.T) {
 	p.says(source.KindBalancePolicy, "cart", good, "")
 	p.event(source.KindBalancePolicy, "cart", "Normal", "Recovered", "Rejected")
 	p.says(source.KindHTTPRoute, "cart", good, "")
+}
+
+// TestEntriesOfOthers: what another controller says of a route stays as it is, and what it writes does not
+// undo ours; a Gateway that is gone, and one that belongs to another controller now, leave nothing of ours.
+func TestEntriesOfOthers(t *testing.T) {
+	server := kubetest.Shared(t)
+	p := start(t, server, server.Namespace(t), server.Config())
+	p.apply(shop)
+	const waiting = "Accepted=True(Accepted) Programmed=False(Pending) ResolvedRefs=True(ResolvedRefs)"
+	p.says(source.KindHTTPRoute, "cart", waiting, "")
+
+	theirs := map[string]any{
+		"controllerName": "example.com/other", "parentRef": map[string]any{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "theirs"},
+		"conditions": []any{map[string]any{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "theirs",
+			"lastTransitionTime": "2020-01-02T03:04:05Z"}},
+	}
+	p.update(source.KindHTTPRoute, "cart", func(status map[string]any) { status["parents"] = append(status["parents"].([]any), theirs) })
+	p.apply(noSuch)
+	p.says(source.KindHTTPRoute, "cart", "Accepted=True(Accepted) Programmed=False(Pending) ResolvedRefs=False(BackendNotFound)", "")
+	p.hasOnly(theirs, 1)
+
+	// Who writes the list back as it was before us has undone what we wrote. The next write mends it.
+	p.update(source.KindHTTPRoute, "cart", func(status map[string]any) { status["parents"] = []any{theirs} })
+	p.apply(route)
+	p.says(source.KindHTTPRoute, "cart", waiting, "")
+	p.hasOnly(theirs, 1)
+
+	p.remove(source.KindGateway, "edge")
+	p.eventually("our entry is gone", func() error {
+		if s := p.said(source.KindHTTPRoute, "cart"); len(s.Parents) != 1 {
+			return fmt.Errorf("%+v", s.Parents)
+		}
+		return nil
+	})
+	p.hasOnly(theirs, 0)
+}
+
+// TestAGatewayOfAnother: what we said of a Gateway is taken back when its class is another controller's.
+func TestAGatewayOfAnother(t *testing.T) {
+	server := kubetest.Shared(t)
+	p := start(t, server, server.Namespace(t), server.Config())
+	p.apply(shop)
+	p.says(source.KindGateway, "edge", "Accepted=True(ListenersNotValid) Programmed=False(Pending)", "")
+	p.apply(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: other}
+spec: {controllerName: example.com/other}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec: {gatewayClassName: other, listeners: [{name: http, port: 8080, protocol: HTTP}]}
+`)
+	p.eventually("nothing of ours is left", func() error {
+		if s := p.said(source.KindGateway, "edge"); len(s.Listeners) > 0 || len(s.Addresses) > 0 {
+			return fmt.Errorf("%+v", s)
+		}
+		if s := p.said(source.KindHTTPRoute, "cart"); len(s.Parents) > 0 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	if p.get(source.KindGatewayClass, "other").Object["status"] != nil {
+		s := p.said(source.KindGatewayClass, "other")
+		if len(s.Conditions) != 1 || s.Conditions[0].Status != metav1.ConditionUnknown {
+			t.Errorf("the class of another says %+v", s)
+		}
+	}
+}
+
+// TestARestartWritesNothing: another process finds what it would say said, though its proxies come one by
+// one; what was left undone is done.
+func TestARestartWritesNothing(t *testing.T) {
+	server := kubetest.Shared(t)
+	ns := server.Namespace(t)
+	first := start(t, server, ns, server.Config())
+	first.apply(shop + "---\n" + fmt.Sprintf(staticTo, "Enforce"))
+	first.connectEdge("envoy-1")
+	objects := map[string]string{source.KindHTTPRoute: "cart", source.KindBalancePolicy: "cart", source.KindGateway: "edge", source.KindGatewayClass: "evenkeel"}
+	wants := map[string]string{source.KindHTTPRoute: good, source.KindBalancePolicy: good, source.KindGateway: goodEdge, source.KindGatewayClass: "Accepted=True(Accepted)"}
+	versions := map[string]string{}
+	for kind, name := range objects {
+		first.says(kind, name, wants[kind], "")
+	}
+	first.stop()
+	// While nobody leads, a route is detached.
+	first.apply(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: late}
+spec: {parentRefs: [{name: edge}], rules: [{backendRefs: [{name: cart, port: 80}]}]}
+`)
+	for kind, name := range objects {
+		versions[kind] = first.get(kind, name).GetResourceVersion()
+	}
+
+	second := start(t, server, ns, server.Config())
+	second.connectEdge("envoy-2")
+	second.says(source.KindHTTPRoute, "late", good, "")
+	for kind, name := range objects {
+		want := versions[kind]
+		if kind == source.KindGateway { // another route is attached to it
+			second.eventually("the Gateway counts the late route", func() error {
+				if s := second.said(kind, name); s.Listeners[0].AttachedRoutes != 2 {
+					return fmt.Errorf("%+v", s.Listeners)
+				}
+				return nil
+			})
+			continue
+		}
+		if is := second.get(kind, name).GetResourceVersion(); is != want {
+			t.Errorf("%s %s was written: %s, before %s", kind, name, is, want)
+		}
+	}
+	if n := second.writes(source.KindHTTPRoute, written); n != 1 {
+		t.Errorf("%v routes were written, want the late one alone", n)
+	}
+}
+
+// TestAStatusIsNoChange: our writing does not come back to us as a change of objects.
+func TestAStatusIsNoChange(t *testing.T) {
+	server := kubetest.Shared(t)
+	p := start(t, server, server.Namespace(t), server.Config())
+	p.apply(shop + "---\n" + fmt.Sprintf(staticTo, "Enforce"))
+	p.connectEdge("envoy-1")
+	p.says(source.KindHTTPRoute, "cart", good, "")
+	p.says(source.KindBalancePolicy, "cart", good, "")
+	p.says(source.KindGateway, "edge", goodEdge, "")
+	p.apply("apiVersion: v1\nkind: Service\nmetadata: {name: sentinel}\nspec: {ports: [{port: 1}]}\n")
+	sentinel := source.Ref{Kind: source.KindService, Namespace: p.ns, Name: "sentinel"}
+	p.eventually("the source has the sentinel", func() error {
+		if all := p.updates.seen(); all[len(all)-1].Store.Get(sentinel) == nil {
+			return fmt.Errorf("%d Updates", len(all))
+		}
+		return nil
+	})
+	for _, u := range p.updates.seen()[1:] {
+		for _, c := range u.Changes {
+			if c.Object.Namespace == p.ns && c.Op == source.Changed {
+				t.Errorf("%v is no change of anything but the status", c)
+			}
+		}
+	}
+}
+
+// TestAPermissionThatIsMissing is said once, and counted, and holds up no other kind.
+func TestAPermissionThatIsMissing(t *testing.T) {
+	server := kubetest.Shared(t)
+	config := server.Config()
+	config.Impersonate.UserName = "short-of-routes"
+	p := start(t, server, server.Namespace(t), config)
+	p.apply(role("short-of-routes", "gatewayclasses/status, gateways/status"))
+	p.apply(shop)
+	p.says(source.KindGateway, "edge", "Accepted=True(ListenersNotValid) Programmed=False(Pending)", "")
+	p.eventually("two attempts", func() error {
+		if n := p.writes(source.KindHTTPRoute, forbidden); n < 2 {
+			return fmt.Errorf("%v", n)
+		}
+		return nil
+	})
+	if n := p.log.count("statuses are not written: a permission is missing"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
 }

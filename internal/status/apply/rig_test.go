@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -184,6 +186,57 @@ func (p *plane) get(kind, name string) *unstructured.Unstructured {
 		p.t.Fatal(err)
 	}
 	return o
+}
+
+// update writes a status as another controller does, that knows nothing of server-side apply.
+func (p *plane) update(kind, name string, edit func(status map[string]any)) {
+	p.t.Helper()
+	p.eventually("a write without a conflict", func() error {
+		o := p.get(kind, name)
+		edit(o.Object["status"].(map[string]any))
+		_, err := p.client.Resource(resources[kind]).Namespace(p.ns).UpdateStatus(p.t.Context(), o, metav1.UpdateOptions{FieldManager: "other"})
+		return err
+	})
+}
+
+func (p *plane) remove(kind, name string) {
+	p.t.Helper()
+	if err := p.client.Resource(resources[kind]).Namespace(p.ns).Delete(p.t.Context(), name, metav1.DeleteOptions{}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// hasOnly checks that the route has this entry, unchanged, and as many of ours.
+func (p *plane) hasOnly(theirs map[string]any, ours int) {
+	p.t.Helper()
+	parents, _, err := unstructured.NestedSlice(p.get(source.KindHTTPRoute, "cart").Object, "status", "parents")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if len(parents) != ours+1 || !slices.ContainsFunc(parents, func(e any) bool { return equality.Semantic.DeepEqual(e, any(theirs)) }) {
+		p.t.Errorf("parents are %v", parents)
+	}
+}
+
+// writes is how many ended so.
+func (p *plane) writes(kind string, how outcome) (n float64) {
+	p.t.Helper()
+	families, err := p.metrics.Gather()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			labels := map[string]string{}
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = l.GetValue()
+			}
+			if f.GetName() == "evenkeel_status_writes_total" && labels["kind"] == kind && labels["result"] == string(how) {
+				n += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return n
 }
 
 // said is what the status of an object says.

@@ -3,8 +3,6 @@ package apply
 import (
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"evenkeel.io/controlplane/internal/source"
 	"evenkeel.io/controlplane/internal/status"
 )
@@ -43,11 +41,12 @@ type schedule struct {
 	differ  map[source.Ref]*entry // those of which have is not want, and nobody writes it
 	kinds   map[string]bool       // of which has was told
 	judged  bool                  // wants was told
+	waiting int                   // objects of which a proxy owes an acknowledgement that is not told of yet
 }
 
 // entry is an object that has a status of ours, or should.
 type entry struct {
-	uid     types.UID
+	judged  *status.Judged // from which want came, nil for nothing
 	want    status.Stanza
 	have    status.Stanza
 	changed time.Time // when want or have did
@@ -68,19 +67,22 @@ func (s *schedule) listed(kind string) bool { return s.kinds[kind] }
 func (s *schedule) listedAll() bool { return len(s.kinds) == len(resources) }
 
 // wants takes what all objects should say. Those that it leaves out should say nothing.
-func (s *schedule) wants(now time.Time, judged map[source.Ref]status.Judged) {
-	s.judged = true
+func (s *schedule) wants(now time.Time, judged map[source.Ref]*status.Judged) {
+	s.judged, s.waiting = true, 0
 	for ref, j := range judged {
 		if !s.kinds[ref.Kind] {
 			continue
 		}
 		e := s.objects[ref]
-		if e == nil || e.uid != j.UID && e.uid != "" {
+		if e != nil && e.judged == j && e.pending.IsZero() {
+			continue
+		}
+		if e == nil || e.judged != nil && e.judged.UID != j.UID {
 			e = &entry{}
 			s.objects[ref] = e
 			delete(s.differ, ref)
 		}
-		e.uid = j.UID
+		e.judged = j
 		said := e.want
 		if said.Empty() {
 			said = e.have
@@ -93,11 +95,17 @@ func (s *schedule) wants(now time.Time, judged map[source.Ref]status.Judged) {
 			e.pending, want = now, patient
 		case now.Sub(e.pending) < s.pace.patience:
 			want = patient
+		default:
+			e.pending = time.Time{}
+		}
+		if !e.pending.IsZero() {
+			s.waiting++
 		}
 		s.want(now, ref, e, want)
 	}
 	for ref, e := range s.objects {
 		if _, still := judged[ref]; !still {
+			e.judged = nil
 			s.want(now, ref, e, status.Stanza{})
 		}
 	}
@@ -161,45 +169,56 @@ func (s *schedule) settle(ref source.Ref, e *entry) {
 	s.differ[ref] = e
 }
 
+// write is a status that is to be written.
+type write struct {
+	object source.Ref
+	entry  *entry
+	judged status.Judged // without a UID where nothing of ours is to be left, whichever object it is
+}
+
 // next is what is to be written next, and when.
-func (s *schedule) next() (ref source.Ref, judged status.Judged, at time.Time, ok bool) {
+func (s *schedule) next() (w write, at time.Time, ok bool) {
 	var first *entry
 	if s.judged {
-		for r, e := range s.differ {
+		for ref, e := range s.differ {
 			if first == nil || e.due.Before(first.due) {
-				ref, first = r, e
+				w.object, first = ref, e
 			}
 		}
 	}
 	if first == nil {
-		return ref, judged, at, false
+		return w, at, false
 	}
-	return ref, status.Judged{UID: first.uid, Stanza: first.want}, first.due, true
+	w.entry, w.judged.Stanza = first, first.want
+	if first.judged != nil {
+		w.judged.UID = first.judged.UID
+	}
+	return w, first.due, true
 }
 
-// begin says that an object is being written.
-func (s *schedule) begin(ref source.Ref) {
-	s.objects[ref].busy = true
-	delete(s.differ, ref)
+// begin says that it is being written.
+func (s *schedule) begin(w write) {
+	w.entry.busy = true
+	delete(s.differ, w.object)
 }
 
 // done says how the writing went.
-func (s *schedule) done(now time.Time, ref source.Ref, judged status.Judged, o outcome) {
-	e := s.objects[ref]
-	if e == nil || e.uid != judged.UID {
+func (s *schedule) done(now time.Time, w write, o outcome) {
+	e := w.entry
+	if s.objects[w.object] != e {
 		return // another object of that name has taken its place
 	}
 	e.busy = false
 	switch o {
 	case written:
-		e.have, e.wrote, e.retry, e.tries = judged.Stanza, now, time.Time{}, 0
+		e.have, e.wrote, e.retry, e.tries = w.judged.Stanza, now, time.Time{}, 0
 	case unchanged, gone: // word that it is gone is on its way
-		e.have, e.retry, e.tries = judged.Stanza, time.Time{}, 0
+		e.have, e.retry, e.tries = w.judged.Stanza, time.Time{}, 0
 	case forbidden:
 		e.retry = now.Add(s.pace.maxRetry)
 	default:
 		e.retry = now.Add(min(s.pace.retry<<e.tries, s.pace.maxRetry))
 		e.tries = min(e.tries+1, 5)
 	}
-	s.settle(ref, e)
+	s.settle(w.object, e)
 }
