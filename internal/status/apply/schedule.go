@@ -107,6 +107,9 @@ func (s *schedule) wants(now time.Time, judged map[source.Ref]*status.Judged) {
 		if _, still := judged[ref]; !still {
 			e.judged = nil
 			s.want(now, ref, e, status.Stanza{})
+			if !e.busy && e.have.Empty() && now.Sub(e.wrote) >= s.pace.apart {
+				delete(s.objects, ref)
+			}
 		}
 	}
 }
@@ -148,9 +151,6 @@ func (s *schedule) settle(ref source.Ref, e *entry) {
 	if e.have.Equal(e.want) {
 		e.retry, e.tries = time.Time{}, 0
 		delete(s.differ, ref)
-		if e.want.Empty() {
-			delete(s.objects, ref)
-		}
 		return
 	}
 	e.due = e.changed
