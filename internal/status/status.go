@@ -247,7 +247,7 @@ func staleBehind(in Input, stale []string, v catalog.Verdict) (Condition, bool) 
 	}
 	c := degraded(ReasonStaleMetrics, behind[0]+": "+in.Stale[behind[0]])
 	if others := len(behind) - 1; others > 0 {
-		c.Message += fmt.Sprintf("; so are those of %s behind it", count(others, "other service", "other services"))
+		c.Message += fmt.Sprintf("; and so for %s", count(others, "other service", "other services"))
 	}
 	c.Ancestor = ancestorOf(v)
 	return c, true

@@ -128,6 +128,40 @@ func TestProgrammed(t *testing.T) {
 	}
 }
 
+// TestARefusalConcernsAllThatTheResourceCarries: a route configuration has many routes, an assignment the work
+// of a policy; each names one object as its source.
+func TestARefusalConcernsAllThatTheResourceCarries(t *testing.T) {
+	in := fixture()
+	in.Catalog.Fleets["shop/edge"].Listeners = []catalog.Listener{
+		{Name: "shop/edge/80", VirtualHosts: []catalog.VirtualHost{{Routes: []catalog.Route{{Object: route}, {Object: other}}}}},
+		{Name: "shop/edge/81", VirtualHosts: []catalog.VirtualHost{{Routes: []catalog.Route{{Object: route}}}}},
+	}
+	in.Catalog.Services["shop/cart:80"].Policies = []source.Ref{policy}
+	refusal := func(kind translate.Type, name, source string) []xds.Proxy {
+		p := proxy("bad", "shop/edge", xds.Synced)
+		p.Types[kind] = xds.TypeState{State: xds.Nacked}
+		p.LastNack = &xds.Nack{Type: kind, Resource: name, Source: source, Message: "no"}
+		return []xds.Proxy{p}
+	}
+	for _, tc := range []struct {
+		proxies []xds.Proxy
+		object  source.Ref
+		want    string
+	}{
+		{refusal(translate.RDS, "shop/edge/80", route.String()), route, "bad refused it: no"},
+		{refusal(translate.RDS, "shop/edge/80", route.String()), other, "bad refused rds shop/edge/80, which carries it: no"},
+		{refusal(translate.RDS, "shop/edge/81", route.String()), other, "acknowledged by 1 connected proxy"},
+		{refusal(translate.EDS, "shop/cart:80", cart.String()), cart, "bad refused it: no"},
+		{refusal(translate.EDS, "shop/cart:80", cart.String()), policy, "bad refused eds shop/cart:80, which carries it: no"},
+		{refusal(translate.EDS, "shop/other:80", "Service shop/other"), policy, "acknowledged by 1 connected proxy"},
+	} {
+		in.Proxies = tc.proxies
+		if got := condition(t, find(t, Conditions(in), tc.object), TypeProgrammed).Message; got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.object, got, tc.want)
+		}
+	}
+}
+
 func TestAnEDSOnlyReaderOfAnotherNamespaceCounts(t *testing.T) {
 	in := fixture()
 	in.Catalog.Services["shop/cart:80"].Readers = []string{"bank"}
@@ -138,6 +172,16 @@ func TestAnEDSOnlyReaderOfAnotherNamespaceCounts(t *testing.T) {
 }
 
 func TestConditionsSpeakPerAncestor(t *testing.T) {
+	in := fixture()
+	in.Catalog.Verdicts = append(in.Catalog.Verdicts,
+		catalog.Verdict{Object: gateway, Section: "http", Accepted: good, ResolvedRefs: good},
+		catalog.Verdict{Object: other, Parent: gateway, Section: "http", Port: 80, Accepted: good, ResolvedRefs: good})
+	for ref, want := range map[source.Ref]string{gateway: "Gateway shop/edge http", other: "Gateway shop/edge http:80"} {
+		o := find(t, Conditions(in), ref)
+		if got := o.Conditions[len(o.Conditions)-1].Ancestor; got != want {
+			t.Errorf("%s speaks for %q, want %q", ref, got, want)
+		}
+	}
 	o := find(t, Conditions(fixture()), route)
 	if len(o.Conditions) != 3 {
 		t.Fatalf("want Accepted, ResolvedRefs and Programmed, got %+v", o.Conditions)
@@ -242,6 +286,23 @@ func TestStaleMetrics(t *testing.T) {
 	c := condition(t, find(t, Conditions(in), cart), TypeDegraded)
 	if c.Status != "True" || c.Reason != "StaleMetrics" || c.Message != "shop/cart:80: 2 of 6 endpoints are fresh" {
 		t.Errorf("got %+v", c)
+	}
+}
+
+func TestStaleMetricsAreSaidOfThePolicyToo(t *testing.T) {
+	in := fixture()
+	in.Catalog.Services["shop/cart:80"].Policies = []source.Ref{policy}
+	in.Catalog.Services["shop/cart:81"] = &catalog.Service{Name: "shop/cart:81", Namespace: "shop", Object: cart, Policies: []source.Ref{policy}}
+	in.Stale = map[string]string{"shop/cart:80": "no readings", "shop/cart:81": "no readings either"}
+	c := condition(t, find(t, Conditions(in), policy), TypeDegraded)
+	if c.Reason != ReasonStaleMetrics || c.Message != "shop/cart:80: no readings; and so for 1 other service" || c.Ancestor != cart.String() {
+		t.Errorf("got %+v", c)
+	}
+	in.Catalog.Services["shop/cart:80"].Policies, in.Catalog.Services["shop/cart:81"].Policies = nil, nil
+	for _, c := range find(t, Conditions(in), policy).Conditions {
+		if c.Type == TypeDegraded {
+			t.Errorf("a policy that shapes none of them says %+v", c)
+		}
 	}
 }
 
