@@ -121,7 +121,7 @@ func TestTheCoreIsPure(t *testing.T) {
 				t.Errorf("%s imports %s: the room is pure, what waits, reads or writes lives at the edge", room, imported)
 			}
 		}
-		out, err := exec.Command("git", "grep", "-nE", `time\.(Now|Since|Until|After|Sleep|NewTimer|NewTicker)\(`, "--", "../"+room+"/*.go", ":!*_test.go").Output()
+		out, err := exec.Command("git", "grep", "-nE", `time\.(Now|Since|Until|After|Sleep|NewTimer|NewTicker)\(`, "--", ":(glob)../"+room+"/*.go", ":!*_test.go").Output()
 		if err == nil && len(out) > 0 {
 			t.Errorf("%s reads the clock:\n%s", room, out)
 		}

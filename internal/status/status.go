@@ -114,7 +114,10 @@ type RolledBack struct {
 // they are.
 func (in Input) Same(other Input) bool {
 	return in.Store == other.Store && in.Catalog == other.Catalog &&
-		maps.Equal(in.Stale, other.Stale) && maps.Equal(in.Refused, other.Refused) && slices.EqualFunc(in.Proxies, other.Proxies, sameProxy)
+		maps.Equal(in.Stale, other.Stale) && maps.Equal(in.Refused, other.Refused) && maps.Equal(in.Restored, other.Restored) &&
+		maps.EqualFunc(in.RolledBack, other.RolledBack, func(a, b RolledBack) bool {
+			return a.Text == b.Text && a.All == b.All && slices.Equal(a.Objects, b.Objects)
+		}) && slices.EqualFunc(in.Proxies, other.Proxies, sameProxy)
 }
 
 func sameProxy(a, b xds.Proxy) bool {
