@@ -9,7 +9,7 @@
 //	                                          └─▶ status.News ─────▶ events ──────────────────▶
 //	                        list of each kind, at the start and every 10 minutes ──▶ schedule
 //
-// A Run is one term of a leader. What the conditions are is package status's business.
+// Of all replicas the leader writes. What the conditions are is package status's business.
 package apply
 
 import (
@@ -36,11 +36,13 @@ const (
 	requestsPerSecond, burst = 50, 100
 )
 
-// Options of a Writer. All must be set.
+// Options of a Writer. All but Leads must be set.
 type Options struct {
 	Config *rest.Config // of the API server
 	// Input is what the conditions are computed from; false while nothing is known.
 	Input func() (status.Input, bool)
+	// Leads says whether this replica leads now; nil: it always does.
+	Leads func() bool
 	// Instance is the name of this process in Events.
 	Instance string
 	Log      *slog.Logger
@@ -65,21 +67,36 @@ func New(o Options) (*Writer, error) {
 	return &Writer{options: o, metrics: newMetrics(o.Metrics), server: s, pace: usual, every: lookEvery}, nil
 }
 
-// Run writes until ctx is done, and returns when nothing is being written any more. Of all the replicas of a
-// control plane the leader runs it, from when it leads until it does not; it may be run again after that.
+// Run writes until ctx is done, whenever this replica leads, and returns when nothing is being written any
+// more.
 func (w *Writer) Run(ctx context.Context) {
+	defer w.server.close()
+	tick := time.NewTicker(w.every)
+	defer tick.Stop()
+	for {
+		if _, known := w.options.Input(); known && w.leads() {
+			w.runTerm(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (w *Writer) leads() bool { return w.options.Leads == nil || w.options.Leads() }
+
+// runTerm writes until ctx is done, or another replica leads. It begins with nothing in its memory.
+func (w *Writer) runTerm(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	t := &term{
 		Writer: w, ctx: ctx, schedule: newSchedule(w.pace), news: status.NewNews(),
 		lists: make(chan list), results: make(chan result), events: make(chan event, maxEvents),
 		forbidden: map[string]bool{},
 	}
-	defer w.server.close()
 	defer t.others.Wait()
 	defer cancel()
-	if !t.wait() {
-		return
-	}
 	for kind := range resources {
 		t.others.Go(func() { t.follow(kind) })
 	}
@@ -87,7 +104,7 @@ func (w *Writer) Run(ctx context.Context) {
 	t.run()
 }
 
-// term is one Run. One goroutine owns it; others list, write, and make Events.
+// term is the time for which a replica leads. One goroutine owns it; others list, write, and make Events.
 type term struct {
 	*Writer
 	ctx      context.Context
@@ -105,22 +122,6 @@ type term struct {
 	forbidden map[string]bool // kinds of which it was said
 }
 
-// wait waits for the first Input.
-func (t *term) wait() bool {
-	tick := time.NewTicker(t.every)
-	defer tick.Stop()
-	for {
-		if _, ok := t.options.Input(); ok {
-			return true
-		}
-		select {
-		case <-t.ctx.Done():
-			return false
-		case <-tick.C:
-		}
-	}
-}
-
 func (t *term) run() {
 	look := time.NewTicker(t.every)
 	defer look.Stop()
@@ -133,6 +134,9 @@ func (t *term) run() {
 			return
 		case <-due.C:
 		case <-look.C:
+			if !t.leads() {
+				return
+			}
 			t.look(time.Now())
 		case l := <-t.lists:
 			if !t.schedule.listed(l.kind) {

@@ -2,7 +2,9 @@ package apply
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -332,5 +334,41 @@ func TestAPermissionThatIsMissing(t *testing.T) {
 	})
 	if n := p.log.count("statuses are not written: a permission is missing"); n != 1 {
 		t.Errorf("said %d times", n)
+	}
+}
+
+func TestOnlyTheLeaderWrites(t *testing.T) {
+	server := kubetest.Shared(t)
+	var leads atomic.Bool
+	var asked atomic.Int64
+	p := startReplica(t, server, server.Namespace(t), server.Config(), func() bool { asked.Add(1); return leads.Load() })
+	p.apply(shop)
+	// follows waits until the Writer has known for a while that it does not lead.
+	follows := func(what string) {
+		t.Helper()
+		p.eventually("the source has "+what, func() error {
+			for _, u := range p.updates.seen() {
+				if u.Store.Get(source.Ref{Kind: source.KindService, Namespace: p.ns, Name: what}) != nil {
+					return nil
+				}
+			}
+			return fmt.Errorf("%d Updates", len(p.updates.seen()))
+		})
+		for start := asked.Load(); asked.Load() < start+20; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	follows("cart")
+	if s := p.said(source.KindHTTPRoute, "cart"); !s.Empty() {
+		t.Errorf("a follower wrote %+v", s)
+	}
+	leads.Store(true)
+	p.says(source.KindHTTPRoute, "cart", "Accepted=True(Accepted) Programmed=False(Pending) ResolvedRefs=True(ResolvedRefs)", "")
+	leads.Store(false)
+	follows("cart")
+	p.apply(noSuch + "---\napiVersion: v1\nkind: Service\nmetadata: {name: sentinel}\nspec: {ports: [{port: 1}]}\n")
+	follows("sentinel")
+	if s := p.said(source.KindHTTPRoute, "cart"); s.Parents[0].Conditions[0].ObservedGeneration != 1 {
+		t.Errorf("one that leads no more wrote %+v", s)
 	}
 }

@@ -116,6 +116,12 @@ func (w *words) count(part string) int {
 // start runs a control plane; config is how its Writer reaches the API server.
 func start(t *testing.T, server *kubetest.APIServer, ns string, config *rest.Config) *plane {
 	t.Helper()
+	return startReplica(t, server, ns, config, nil)
+}
+
+// startReplica runs one that leads when it is told to.
+func startReplica(t *testing.T, server *kubetest.APIServer, ns string, config *rest.Config, leads func() bool) *plane {
+	t.Helper()
 	p := &plane{t: t, server: server, ns: ns, metrics: prometheus.NewRegistry(), log: &words{}}
 	var err error
 	if p.client, err = dynamic.NewForConfig(server.Config()); err != nil {
@@ -133,7 +139,7 @@ func start(t *testing.T, server *kubetest.APIServer, ns string, config *rest.Con
 		Lookup: line.View().ResourceSource, Log: quiet, Metrics: prometheus.NewRegistry(),
 	})
 	writer, err := New(Options{
-		Config: config, Instance: "test", Metrics: p.metrics, Log: slog.New(slog.NewTextHandler(p.log, nil)),
+		Config: config, Leads: leads, Instance: "test", Metrics: p.metrics, Log: slog.New(slog.NewTextHandler(p.log, nil)),
 		Input: func() (status.Input, bool) {
 			view := line.View()
 			return status.Input{Store: view.Store(), Catalog: view.Catalog(), Proxies: p.xds.Registry().Proxies()}, view.Store() != nil
