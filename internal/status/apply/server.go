@@ -37,10 +37,14 @@ const (
 
 // resources are the kinds whose status is written.
 var resources = map[string]schema.GroupVersionResource{
-	source.KindGatewayClass:  gatewayv1.SchemeGroupVersion.WithResource("gatewayclasses"),
-	source.KindGateway:       gatewayv1.SchemeGroupVersion.WithResource("gateways"),
-	source.KindHTTPRoute:     gatewayv1.SchemeGroupVersion.WithResource("httproutes"),
+	source.KindGatewayClass:  gatewayResource("gatewayclasses"),
+	source.KindGateway:       gatewayResource("gateways"),
+	source.KindHTTPRoute:     gatewayResource("httproutes"),
 	source.KindBalancePolicy: v1alpha1.GroupVersion.WithResource("balancepolicies"),
+}
+
+func gatewayResource(name string) schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: gatewayv1.GroupVersion.Group, Version: gatewayv1.GroupVersion.Version, Resource: name}
 }
 
 // shared are the kinds in whose status several controllers have an entry each, in one list that an API
