@@ -25,6 +25,7 @@ import (
 
 	"evenkeel.io/controlplane/internal/admin"
 	"evenkeel.io/controlplane/internal/demo"
+	"evenkeel.io/controlplane/internal/kubetest"
 )
 
 // program is the path of the control plane's binary.
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "building the program: %v\n%s", err, out)
 		os.Exit(1)
 	}
-	code := m.Run()
+	code := kubetest.Main(m).Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
 }

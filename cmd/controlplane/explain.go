@@ -68,6 +68,7 @@ func pick(all []admin.EndpointView, name string) ([]admin.EndpointView, error) {
 }
 
 func explain(out screen, view admin.ServicesView) error {
+	follows(out, view)
 	var b strings.Builder
 	for _, s := range view.Services {
 		fmt.Fprintf(&b, "%s: ", out.paint(bold, plain(s.Name)))

@@ -20,7 +20,9 @@ func newProxiesCommand() *cobra.Command {
   PENDING  it was sent something and has not answered yet; the time is how long ago
   NACKED   it refused the newest version and runs an older one; see controlplane nacks
   NO_FLEET its node.cluster names no Gateway (or, for eds:<namespace>, no namespace) of ours
-  -        it did not subscribe to the type`,
+  -        it did not subscribe to the type
+
+Of several replicas the leader knows the proxies of all; it names the replica after the protocol.`,
 		Example: `  controlplane proxies
   controlplane proxies -o json | jq '.proxies[] | select(.lastNack)'`,
 		Args: exactArgs(0),
@@ -47,7 +49,7 @@ func proxiesTable(out screen, view admin.ProxiesView) error {
 			}
 			row = append(row, c)
 		}
-		t.add(append(row, text("%s", strings.TrimSpace(p.Agent+" "+p.Build)), text("%s", orDash(p.Zone)), text("%s", p.Protocol), text("%s", when(p.ConnectedAt)))...)
+		t.add(append(row, text("%s", strings.TrimSpace(p.Agent+" "+p.Build)), text("%s", orDash(p.Zone)), text("%s", strings.TrimSpace(p.Protocol+" "+p.Replica)), text("%s", when(p.ConnectedAt)))...)
 	}
 	return t.print(out, "No proxy is connected. `controlplane bootstrap --fleet NAMESPACE/GATEWAY` prints what an Envoy needs to start.")
 }

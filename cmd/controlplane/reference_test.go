@@ -183,7 +183,15 @@ func metricsPage(t *testing.T) string {
 	if err := certificates.Execute(); err != nil {
 		t.Fatal(err)
 	}
-	plane, err := wire(serveOptions{xdsTLSDir: filepath.Join(folder, "server"), xdsTrustDomain: defaultTrustDomain}, objects{source: dir.New(".", dir.Options{}), cluster: &rest.Config{}}, nil, slog.New(slog.DiscardHandler))
+	kubeconfig := filepath.Join(folder, "kubeconfig")
+	cluster := `{"clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}], "current-context": "c"}`
+	if err := os.WriteFile(kubeconfig, []byte(cluster), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plane, err := wire(serveOptions{
+		xdsTLSDir: filepath.Join(folder, "server"), xdsTrustDomain: defaultTrustDomain, kubeconfig: kubeconfig,
+		replica: replicaOptions{address: "127.0.0.1:18000", name: "one", namespace: "evenkeel"},
+	}, objects{source: dir.New(".", dir.Options{}), cluster: &rest.Config{}}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -27,6 +26,7 @@ import (
 	"evenkeel.io/controlplane/internal/auth/identity"
 	"evenkeel.io/controlplane/internal/lastgood"
 	"evenkeel.io/controlplane/internal/pipeline"
+	"evenkeel.io/controlplane/internal/replica"
 	"evenkeel.io/controlplane/internal/signals/lrs"
 	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
@@ -54,6 +54,8 @@ type serveOptions struct {
 	prometheus      []string
 
 	loadReportInterval time.Duration
+
+	replica replicaOptions
 
 	logFormat string
 	logLevel  string
@@ -83,7 +85,11 @@ server that scrapes them already. Its URL may hold a user and password; they are
 With --xds-tls-dir the xDS port asks for certificates, and what a client may see is what its certificate
 names: spiffe://TRUST-DOMAIN/fleet/NAMESPACE/GATEWAY, spiffe://TRUST-DOMAIN/eds/NAMESPACE, or a name that
 --xds-identity maps to a fleet. The files are read anew when they change. controlplane certgen
-makes them where nothing else does. Without certificates xDS is served on loopback only.`,
+makes them where nothing else does. Without certificates xDS is served on loopback only.
+
+Of several replicas, each with a --replica-address, the holder of the Lease evenkeel computes the weights and
+tells the others; all serve. They know each other by spiffe://TRUST-DOMAIN/replica in their certificates.
+Alone, without that flag, a control plane needs no Lease.`,
 		Example: `  controlplane serve --kubeconfig ~/.kube/config
   controlplane serve --config-dir config/
   controlplane serve --config-dir config/ --prometheus main=http://prometheus.infra:9090
@@ -106,12 +112,13 @@ makes them where nothing else does. Without certificates xDS is served on loopba
 	flags.StringVar(&o.xdsTLSDir, "xds-tls-dir", "", "a folder with tls.crt, tls.key and ca.crt, as a Secret is mounted: serve xDS with mutual TLS, to clients of the authorities in ca.crt")
 	flags.StringVar(&o.xdsTrustDomain, "xds-trust-domain", defaultTrustDomain, "the SPIFFE trust domain whose names in clients' certificates permit fleets")
 	flags.StringArrayVar(&o.xdsIdentities, "xds-identity", nil, "a name in clients' certificates and a fleet that it may see, dns:NAME=FLEET or uri:URI=FLEET (repeatable, or separated by commas)")
-	flags.BoolVar(&o.xdsPlaintext, "xds-allow-plaintext", false, "serve xDS without TLS on an address that is not loopback; whoever reaches it can read every route")
+	flags.BoolVar(&o.xdsPlaintext, "xds-allow-plaintext", false, "serve xDS without TLS on an address that is not loopback; whoever reaches it can read every route, and pass for a replica")
 	flags.StringVar(&o.adminAddress, "admin-address", "127.0.0.1:19000", "where the admin port is served (JSON, pages, /metrics)")
 	flags.StringSliceVar(&o.adminHosts, "admin-allowed-host", nil, "a host name by which the admin port may be asked, besides IP addresses and localhost (repeatable)")
 	flags.StringVar(&o.metricsAddress, "metrics-address", "", "where /metrics, /healthz and /readyz are served besides, and nothing else: for probes and Prometheus, while the admin port stays on loopback")
 	flags.StringArrayVar(&o.prometheus, "prometheus", nil, "a Prometheus server that policies may name, NAME=URL (repeatable, or separated by commas)")
 	flags.DurationVar(&o.loadReportInterval, "load-report-interval", lrs.DefaultInterval, "how often Envoys report the load of services whose policies say loadReports, 1s or more; a report is 61 KB")
+	o.replica.addFlags(flags)
 	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	_ = cmd.MarkFlagDirname("config-dir")
@@ -124,8 +131,8 @@ makes them where nothing else does. Without certificates xDS is served on loopba
 
 // validate names the flag, what was expected and what to do.
 func (o serveOptions) validate() error {
-	if o.configDir != "" && o.kubeconfig != "" {
-		return errors.New("--config-dir and --kubeconfig: expected one of them, the objects come from one place")
+	if o.configDir != "" && o.kubeconfig != "" && o.replica.address == "" {
+		return errors.New("--config-dir and --kubeconfig: expected one of them, the objects come from one place; both only with --replica-address, for the Lease")
 	}
 	for flag, address := range map[string]string{"xds-address": o.xdsAddress, "admin-address": o.adminAddress} {
 		if _, _, err := net.SplitHostPort(address); err != nil {
@@ -228,6 +235,9 @@ func serve(ctx context.Context, o serveOptions, logTo io.Writer) error {
 	if err := o.validate(); err != nil {
 		return usageError(err)
 	}
+	if err := o.replica.complete(); err != nil {
+		return usageError(err)
+	}
 	log, err := newLogger(o, logTo)
 	if err != nil {
 		return usageError(err)
@@ -279,6 +289,7 @@ type controlPlane struct {
 	monitor  monitor
 	status   *apply.Writer // nil without a cluster
 	metrics  *prometheus.Registry
+	replica  *replica.Replica // nil if there is no other
 }
 
 // wire makes the rooms and tells them of each other. Nothing runs yet. The options are valid.
@@ -294,6 +305,10 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 			return nil, fmt.Errorf("--xds-tls-dir: %w", err)
 		}
 	}
+	var err error
+	if c.replica, err = o.newReplica(c, log); err != nil {
+		return nil, err
+	}
 	cache := snapshot.NewCache(xds.FleetHash{})
 	scraper := scrape.New(scrape.Options{AllowLoopback: from.catalog.AllowLoopback, Registerer: c.metrics, Logger: log})
 	servers, _ := prometheusServers(o.prometheus) // validated before
@@ -301,12 +316,12 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 	reports := lrs.New(lrs.Options{
 		Interval:    o.loadReportInterval,
 		Connected:   func(id, fleet string) bool { return c.xds.Registry().Connected(id, fleet) },
-		Subscribers: func(service string) iter.Seq2[string, string] { return c.xds.Registry().Subscribers(service) },
+		Subscribers: c.subscribers,
 		Registerer:  c.metrics,
 		Logger:      log,
 	})
-	c.xds = xds.NewServer(cache, xds.Options{
-		Identifier:  identifier(),
+	served := xds.Options{
+		Identifier:  identifier(o.replica.name),
 		Auth:        c.gate,
 		LoadReports: reports,
 		Lookup: func(fleet string, t translate.Type, name string) (string, bool) {
@@ -314,23 +329,35 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 		},
 		Log:     log,
 		Metrics: c.metrics,
-	})
-	c.pipeline = pipeline.New(pipeline.Options{
+	}
+	joined := pipeline.Options{
 		Source:     from.source,
 		Collectors: []pipeline.Collector{pipeline.Scraping(scraper), pipeline.Querying(querier), pipeline.Reporting(reports)},
 		Cache:      cache,
-		Serving:    c.xds.Registry().Serving,
-		Workers:    c.xds.Registry().Workers,
+		Serving:    func(fleet string, seen time.Time) { c.xds.Registry().Serving(fleet, seen) },
+		Workers:    func(fleet string) int { return c.xds.Registry().Workers(fleet) },
 		State:      state,
 		Catalog:    from.catalog,
 		Translate:  translate.Options{ListenerAddress: o.listenerAddress},
 		Log:        log,
 		Metrics:    c.metrics,
-	})
+	}
+	if c.replica != nil {
+		served.Register, served.Elsewhere = c.replica.Register, c.replica.ProxiesElsewhere
+		joined.Replicas = c.replica
+		joined.Workers = func(fleet string) int {
+			return c.xds.Registry().Workers(fleet) + c.replica.WorkersElsewhere(fleet)
+		}
+	}
+	c.xds = xds.NewServer(cache, served)
+	c.pipeline = pipeline.New(joined)
 	pages := admin.Options{
 		Model:   func() admin.Model { return c.pipeline.View() },
 		Proxies: c.xds.Registry(), Targets: []admin.Targets{scraper, querier, reports}, Actions: operator{c.pipeline, from.source},
 		Metrics: c.metrics, AllowedHosts: o.adminHosts, Version: programVersion(),
+	}
+	if c.replica != nil {
+		pages.Proxies, pages.Follows = c.replica, c.follows
 	}
 	c.metrics.MustRegister(admin.NewCollector(pages.Model))
 	c.monitor = monitor{o.metricsAddress, httpServer(admin.NewMonitoring(pages), log)}
@@ -338,9 +365,8 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 	if from.cluster == nil {
 		return c, nil
 	}
-	var err error
 	c.status, err = apply.New(apply.Options{
-		Config: from.cluster, Input: c.statusInput, Instance: identifier(), Log: log, Metrics: c.metrics,
+		Config: from.cluster, Input: c.statusInput, Leads: c.leads, Instance: identifier(o.replica.name), Log: log, Metrics: c.metrics,
 	})
 	return c, err
 }
@@ -351,21 +377,38 @@ func (c *controlPlane) statusInput() (status.Input, bool) {
 	if view.Store() == nil {
 		return status.Input{}, false
 	}
-	return admin.StatusInput(view, c.xds.Registry().Proxies(), time.Now()), true
+	proxies := c.xds.Registry().Proxies
+	if c.replica != nil {
+		proxies = c.replica.Proxies
+	}
+	return admin.StatusInput(view, proxies(), time.Now()), true
 }
 
-// run serves until ctx is done or a part fails; then all parts stop.
+// run serves until ctx is done or a part fails; then all parts stop, the Lease given up first.
 func (c *controlPlane) run(ctx context.Context, xdsListener, adminListener net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
 	group.Go(func() error { return c.pipeline.Run(ctx) })
 	group.Go(func() error { return c.monitor.run(ctx) })
-	group.Go(func() error { return c.xds.Serve(ctx, xdsListener) })
+	group.Go(func() error { return c.xds.Serve(serving, xdsListener) })
 	if c.gate != nil {
-		group.Go(func() error { return c.gate.Run(ctx) })
+		group.Go(func() error { return c.gate.Run(serving) })
 	}
 	if c.status != nil {
 		group.Go(func() error { c.status.Run(ctx); return nil })
 	}
+	group.Go(func() error {
+		<-ctx.Done()
+		if c.replica != nil {
+			select {
+			case <-c.replica.Released():
+			case <-time.After(releaseWithin):
+			}
+		}
+		stopServing()
+		return nil
+	})
 	group.Go(func() error {
 		if err := c.admin.Serve(adminListener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("admin port: %w", err)
@@ -381,6 +424,9 @@ func (c *controlPlane) run(ctx context.Context, xdsListener, adminListener net.L
 	return group.Wait()
 }
 
+// releaseWithin is how long streams may wait at a shutdown for the Lease to be given up.
+const releaseWithin = 2 * time.Second
+
 // programVersion is what the program was built from.
 func programVersion() string {
 	info, _ := debug.ReadBuildInfo()
@@ -388,7 +434,10 @@ func programVersion() string {
 }
 
 // identifier names this process in the responses it sends.
-func identifier() string {
+func identifier(name string) string {
+	if name != "" {
+		return "evenkeel/" + name
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		return "evenkeel"

@@ -53,7 +53,15 @@ func services(cmd *cobra.Command, c *client, args []string) error {
 	return show(cmd, c, "/services/"+name, endpointsTable)
 }
 
+// follows says whose weights are shown, if they are another replica's.
+func follows(out screen, view admin.ServicesView) {
+	if view.Follows != "" {
+		fmt.Fprintln(out, out.paint(faint, plain("The weights are those of replica "+view.Follows+", which this one follows.")))
+	}
+}
+
 func servicesTable(out screen, view admin.ServicesView) error {
+	follows(out, view)
 	t := newTable("SERVICE", "MODE", "STRATEGY", ">ENDPOINTS", ">IMBALANCE", "POLICIES", "FLEETS", "HELD")
 	for _, s := range view.Services {
 		t.add(text("%s", s.Name), state(s.Mode), text("%s", orDash(s.Strategy)), text("%d", s.Members), text("%s", decimal(2, s.Imbalance)),
@@ -63,6 +71,7 @@ func servicesTable(out screen, view admin.ServicesView) error {
 }
 
 func endpointsTable(out screen, view admin.ServicesView) error {
+	follows(out, view)
 	for _, s := range view.Services {
 		if s.Frozen != "" {
 			fmt.Fprintln(out, out.paint(yellow, plain("The weights are held: "+s.Frozen)))

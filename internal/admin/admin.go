@@ -86,6 +86,8 @@ type Options struct {
 	// Targets are shown together.
 	Targets []Targets
 	Actions Actions
+	// Follows names the replica that computes the weights, "" if this one does; nil if there is no other.
+	Follows func() string
 	// Metrics is served on /metrics.
 	Metrics prometheus.Gatherer
 	// AllowedHosts are the names that requests may be addressed to besides IP addresses and localhost:
@@ -124,6 +126,9 @@ type moment struct {
 func newServer(o Options) *server {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Follows == nil {
+		o.Follows = func() string { return "" }
 	}
 	o.Version = cmp.Or(o.Version, "development")
 	return &server{Options: o}
@@ -189,13 +194,14 @@ func (s *server) healthz(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, ReadyView{Status: "ok"})
 }
 
+// readyz: a follower is as ready as its leader, and says whom it follows.
 func (s *server) readyz(w http.ResponseWriter, _ *http.Request) {
 	model := s.Model()
 	if err := model.Ready(); err != nil {
 		writeJSON(w, http.StatusServiceUnavailable, ReadyView{Status: "not ready", Reason: err.Error()})
 		return
 	}
-	view := ReadyView{Status: "ok"}
+	view := ReadyView{Status: "ok", Follows: s.Follows()}
 	if at := model.LastKnownGood(); !at.IsZero() {
 		view.Reason = lastKnownGood(at)
 	}

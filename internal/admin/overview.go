@@ -10,7 +10,7 @@ import (
 
 func (m moment) overview(*http.Request) (any, error) {
 	view := OverviewView{
-		Ready: true, Version: m.Version, Fleets: []FleetView{}, Services: m.allServices(false),
+		Ready: true, Version: m.Version, Follows: m.Follows(), Fleets: []FleetView{}, Services: m.allServices(false),
 		OutOfSync: []ProxyView{}, Problems: m.problems(),
 	}
 	if err := m.model.Ready(); err != nil {

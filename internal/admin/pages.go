@@ -54,6 +54,7 @@ type pageData struct {
 	Menu    []menuItem
 	JSON    string // shell command that gets the same as JSON
 	Version string
+	Follows string // the replica that computes the weights, if another one does
 	Now     time.Time
 	Refresh int    // seconds, 0: the page stays as it is
 	Toggle  string // link that stops or resumes refreshing, "" where the page does neither
@@ -68,7 +69,7 @@ type menuItem struct {
 // render sends a page. A template that fails is answered for before anything was written.
 func (s *server) render(w http.ResponseWriter, r *http.Request, code int, rt route, value any) {
 	data := pageData{
-		View: value, Path: r.URL.Path, Version: s.Version, Now: s.Now(),
+		View: value, Path: r.URL.Path, Version: s.Version, Follows: s.Follows(), Now: s.Now(),
 		JSON: "curl " + shellQuote("http://"+r.Host+r.URL.RequestURI()),
 	}
 	for _, item := range []menuItem{

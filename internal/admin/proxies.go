@@ -19,7 +19,7 @@ func (m moment) proxyViews() []ProxyView {
 	for _, p := range m.Proxies.Proxies() {
 		view := ProxyView{
 			Node: p.Node, Fleet: p.Fleet, Identity: p.Identity, Build: p.Build, Agent: p.Agent, Zone: p.Zone, Workers: p.Workers,
-			Protocol: p.Protocol, ConnectedAt: timestamp(p.ConnectedAt), Types: map[string]TypeView{},
+			Protocol: p.Protocol, Replica: p.Replica, ConnectedAt: timestamp(p.ConnectedAt), Types: map[string]TypeView{},
 		}
 		for t, state := range p.Types {
 			view.Types[string(t)] = TypeView{

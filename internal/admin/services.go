@@ -18,7 +18,7 @@ import (
 const freshIntervals = 2.5
 
 func (m moment) services(*http.Request) (any, error) {
-	return ServicesView{Services: m.allServices(true)}, nil
+	return ServicesView{Follows: m.Follows(), Services: m.allServices(true)}, nil
 }
 
 func (m moment) service(r *http.Request) (any, error) {
@@ -29,7 +29,7 @@ func (m moment) service(r *http.Request) (any, error) {
 	}
 	view := m.serviceView(svc, true)
 	view.Pushes = m.pushViews(name)
-	return ServicesView{Services: []ServiceView{view}}, nil
+	return ServicesView{Follows: m.Follows(), Services: []ServiceView{view}}, nil
 }
 
 // find is the Service of the name, or an error that tells its ports apart.

@@ -74,8 +74,9 @@ type ErrorView struct {
 // ReadyView answers /healthz and /readyz. Status is "ok" or "not ready"; Reason says why not, or that what
 // was saved is served because the objects cannot be read.
 type ReadyView struct {
-	Status string `json:"status"`
-	Reason string `json:"reason,omitempty"`
+	Status  string `json:"status"`
+	Reason  string `json:"reason,omitempty"`
+	Follows string `json:"follows,omitempty"` // the replica that computes the weights, if another one does
 }
 
 // OverviewView answers /.
@@ -83,6 +84,7 @@ type OverviewView struct {
 	Ready    bool          `json:"ready"`
 	Reason   string        `json:"reason,omitempty"` // why not ready, or what is amiss
 	Version  string        `json:"version"`
+	Follows  string        `json:"follows,omitempty"` // as in ReadyView
 	Fleets   []FleetView   `json:"fleets"`
 	Services []ServiceView `json:"services"` // without endpoints
 	// OutOfSync are the proxies that have refused something or have yet to acknowledge what they were sent.
@@ -125,6 +127,7 @@ type Problem struct {
 
 // ServicesView answers /services and, with one Service in it, /services/{namespace}/{name}:{port}.
 type ServicesView struct {
+	Follows  string        `json:"follows,omitempty"` // as in ReadyView
 	Services []ServiceView `json:"services"`
 }
 
@@ -237,7 +240,8 @@ type ProxyView struct {
 	Agent       string              `json:"agent,omitempty"`
 	Zone        string              `json:"zone"`
 	Workers     int                 `json:"workers,omitempty"`
-	Protocol    string              `json:"protocol"` // delta or sotw
+	Protocol    string              `json:"protocol"`          // delta or sotw
+	Replica     string              `json:"replica,omitempty"` // that it is connected to, if to another one
 	ConnectedAt *time.Time          `json:"connectedAt,omitempty"`
 	Types       map[string]TypeView `json:"types"` // by short name: cds, eds, lds, rds, ecds, rtds
 	LastNack    *NackView           `json:"lastNack"`

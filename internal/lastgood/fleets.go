@@ -66,7 +66,7 @@ type head struct {
 
 // SaveFleet replaces what is saved of a fleet. What was saved before stays whole if it fails.
 func (d *Dir) SaveFleet(f Fleet) error {
-	body, err := encodeFleet(f)
+	body, err := f.Encode()
 	if err == nil {
 		err = d.replace(fleetFile(f.Key), fleetMagic, body)
 	}
@@ -76,7 +76,7 @@ func (d *Dir) SaveFleet(f Fleet) error {
 	return nil
 }
 
-func encodeFleet(f Fleet) ([]byte, error) {
+func (f Fleet) Encode() ([]byte, error) {
 	h := head{Fleet: f}
 	var resources []*snapshot.Resource
 	for _, t := range translate.Types {
@@ -161,7 +161,12 @@ func loadFleet(path string, room *int64, known map[string]*snapshot.Resource) (F
 	return decodeFleet(body, known)
 }
 
-// decodeFleet is the inverse of encodeFleet. Resources that are known, by type, name, version and
+// DecodeFleet is the inverse of Fleet.Encode. What it returns is checked as if it had been made now.
+func DecodeFleet(body []byte) (Fleet, error) {
+	return decodeFleet(body, map[string]*snapshot.Resource{})
+}
+
+// decodeFleet is the inverse of Fleet.Encode. Resources that are known, by type, name, version and
 // source, are shared; others are added to them.
 func decodeFleet(body []byte, known map[string]*snapshot.Resource) (Fleet, error) {
 	line, encoded, found := bytes.Cut(body, []byte("\n"))

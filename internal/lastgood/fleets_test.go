@@ -228,7 +228,7 @@ func TestWhatASaveLeftIsRemoved(t *testing.T) {
 
 func FuzzDecodeFleet(f *testing.F) {
 	_, fleet, _ := savedFleet(f)
-	body, err := encodeFleet(fleet)
+	body, err := fleet.Encode()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func FuzzDecodeFleet(f *testing.F) {
 		if missing := got.Snapshot.Dangling(); len(missing) > 0 {
 			t.Errorf("what is to be served misses %v", missing)
 		}
-		again, err := encodeFleet(got)
+		again, err := got.Encode()
 		if err != nil {
 			t.Fatalf("what was decoded cannot be saved: %v", err)
 		}

@@ -24,6 +24,9 @@ func (c *core) audit(now time.Time, before *source.Store, update source.Update, 
 		context.HeldBack = context.HeldBack && m.held
 	}
 	c.made = nil
+	if !c.role.Leads {
+		return // the leader leaves them
+	}
 	audit.Log(c.log, audit.Of(update.Changes, context))
 }
 

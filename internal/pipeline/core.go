@@ -14,6 +14,7 @@ import (
 	"evenkeel.io/controlplane/internal/audit"
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/lastgood"
+	"evenkeel.io/controlplane/internal/replica"
 	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/source"
@@ -45,6 +46,17 @@ type core struct {
 	workers  map[string]int // by fleet, as of the last tick
 	frozen   bool           // services to come are frozen too
 
+	role replica.Role
+	// told and what follows are, of a follower, what its leader said last; telling, of a leader, what is new to
+	// its followers, by Service with the cause, and tellAll that everything is; turn counts ticks.
+	told            map[string]*replica.Service
+	toldGenerations map[string]replica.Generation
+	toldPins        map[string]*pin
+	hearing         bool // a follower was told everything
+	telling         map[string]string
+	tellAll         bool
+	turn            uint32
+
 	outgoing []outgoing
 	// made are the generations of the rebuild under way.
 	made []made
@@ -65,6 +77,8 @@ type service struct {
 	pushes     []snapshot.Push
 	// sources of each endpoint's readings, by address.
 	sources map[string]*signals.Sources
+	// toldComputed is Decision.Computed of each endpoint when followers were last told.
+	toldComputed []float64
 }
 
 type outgoing struct {
@@ -73,7 +87,7 @@ type outgoing struct {
 }
 
 func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
-	return &core{
+	c := &core{
 		options:  options,
 		metrics:  metrics,
 		log:      options.Log,
@@ -87,7 +101,14 @@ func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
 		saves:    map[string]*save{},
 		restored: restored,
 		frozen:   restored.Frozen,
+		told:     map[string]*replica.Service{},
+		telling:  map[string]string{},
+
+		toldGenerations: map[string]replica.Generation{},
+		toldPins:        map[string]*pin{},
 	}
+	c.lead(replica.Role{Leads: options.Replicas == nil})
+	return c
 }
 
 // rebuild makes everything follow a new Store.
@@ -152,7 +173,7 @@ func (c *core) followServices(now time.Time, why string) (changed map[string]*sn
 			s.object = object
 			s.sources = sourcesOf(object, s.sources)
 			s.cluster = c.encode(translate.Cluster(object), s.cluster)
-			c.decided(s, s.machine.Members(now, c.weighed(object)), why)
+			c.decided(s, c.members(now, s), why)
 			if !object.HasPolicy {
 				s.machine.Rest() // it is not stepped
 			}
@@ -169,6 +190,7 @@ func (c *core) followServices(now time.Time, why string) (changed map[string]*sn
 			c.forgetLeft(s.object, nil)
 			delete(c.services, name)
 			whole = true
+			c.telling[name] = ""
 		}
 	}
 	return changed, whole
@@ -248,7 +270,11 @@ func edsOnlyKeys(s *catalog.Service) []string {
 
 // step moves every Service's weights by one tick.
 func (c *core) step(now time.Time, readings []signals.Reading) {
+	if !c.role.Leads {
+		return
+	}
 	clear(c.workers)
+	c.turn++
 	byService := c.merge(now, readings)
 	changed := map[string]*snapshot.Resource{} // assignments by service
 	for name, s := range c.services {
@@ -260,6 +286,8 @@ func (c *core) step(now time.Time, readings []signals.Reading) {
 			c.decided(s, s.machine.Step(now, c.weighed(s.object), byService[name]), "")
 			if s.assignment != before {
 				changed[name] = s.assignment
+			} else {
+				c.tellInTurn(name, s)
 			}
 		})
 	}
@@ -319,8 +347,9 @@ func (c *core) decided(s *service, decisions weights.Decisions, why string) {
 	cause := cmp.Or(decisions.Cause, why)
 	s.pushes = appendBounded(s.pushes, snapshot.Push{At: decisions.At, Why: cause, Weights: published(decisions)})
 	c.unsaved = true
+	c.telling[s.object.Name] = cause
 	reason, _, _ := strings.Cut(cause, ":")
-	if why != "" {
+	if why != "" && reason != byLeader {
 		reason = "objects"
 	}
 	c.metrics.pushes.WithLabelValues(decisions.Service, reason).Inc()
@@ -384,6 +413,9 @@ const byOperator = "frozen by an operator"
 
 // freeze holds or releases the weights of one service, or of all, those to come included.
 func (c *core) freeze(by, name string, frozen bool) error {
+	if err := c.mayAct(); err != nil {
+		return err
+	}
 	if name != "" && c.services[name] == nil {
 		return fmt.Errorf("no service %q; a service is named <namespace>/<name>:<port>", name)
 	}
@@ -397,6 +429,9 @@ func (c *core) freeze(by, name string, frozen bool) error {
 			s.machine.Freeze(byOperator)
 		default:
 			s.machine.Unfreeze()
+		}
+		if name == "" || n == name {
+			c.telling[n] = ""
 		}
 	}
 	c.unsaved = true

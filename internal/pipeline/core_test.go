@@ -75,7 +75,7 @@ spec:
 }
 
 // store reads documents as the directory source does.
-func store(t *testing.T, documents ...string) *source.Store {
+func store(t testing.TB, documents ...string) *source.Store {
 	t.Helper()
 	folder := t.TempDir()
 	for i, d := range documents {

@@ -24,6 +24,9 @@ type fleet struct {
 	number         uint64 // of the newest generation
 	history        []snapshot.Generation
 	pin            *pin
+
+	toldNumber uint64 // of what followers were told: the number and the pin
+	toldPin    *pin
 }
 
 // cause is why a fleet is rebuilt.
@@ -99,6 +102,11 @@ func (c *core) rebuildFleet(now time.Time, f *fleet, object *catalog.Fleet, why 
 			all = append(all, s.cluster, s.assignment)
 		}
 	}
+	if !c.role.Leads {
+		if told := c.toldPins[object.Name]; told != nil || c.hearing {
+			f.pin = told
+		}
+	}
 	c.serve(now, f, object.Name, snapshot.New(all...), why)
 }
 
@@ -114,6 +122,7 @@ func (c *core) serve(now time.Time, f *fleet, name string, next *snapshot.Snapsh
 			c.generation(now, f, name, next, why)
 		}
 		f.newest = next.InGeneration(f.number)
+		f.renumber(c.toldGenerations[name])
 	}
 	c.publish(f, name)
 }

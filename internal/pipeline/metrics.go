@@ -6,6 +6,7 @@ type metrics struct {
 	pushes      *prometheus.CounterVec
 	jobDuration prometheus.Histogram
 	panics      prometheus.Counter
+	leader      prometheus.Gauge
 
 	saveFailures prometheus.Counter
 }
@@ -25,13 +26,17 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "evenkeel_pipeline_panics_total",
 			Help: "Bugs of this program that were contained; the object's last good state is served.",
 		}),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "evenkeel_leader",
+			Help: "1 on the replica that computes the weights, 0 on those that follow it.",
+		}),
 	}
 	m.saveFailures = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "evenkeel_state_save_failures_total",
 		Help: "Times the state directory could not be written; it is tried again.",
 	})
 	if registerer != nil {
-		registerer.MustRegister(m.pushes, m.jobDuration, m.panics, m.saveFailures)
+		registerer.MustRegister(m.pushes, m.jobDuration, m.panics, m.leader, m.saveFailures)
 	}
 	return m
 }

@@ -31,6 +31,9 @@ var errNotRead = errors.New("the objects were not read since the start; what was
 // rollback pins a fleet to an earlier generation.
 func (c *core) rollback(now time.Time, by, name string, number uint64) (snapshot.Pin, error) {
 	f := c.fleets[name]
+	if err := c.mayAct(); err != nil {
+		return snapshot.Pin{}, err
+	}
 	switch {
 	case c.catalog == nil:
 		return snapshot.Pin{}, errNotRead
@@ -75,6 +78,9 @@ func (c *core) rollback(now time.Time, by, name string, number uint64) (snapshot
 // unpin has a fleet served its newest generation again.
 func (c *core) unpin(name string) error {
 	f := c.fleets[name]
+	if err := c.mayAct(); err != nil {
+		return err
+	}
 	switch {
 	case c.catalog == nil:
 		return errNotRead
@@ -91,7 +97,7 @@ func (c *core) unpin(name string) error {
 
 // holds says whether a pin holds against a new generation; if not, it has ended.
 func (c *core) holds(f *fleet, name string, g snapshot.Generation) bool {
-	if object, ends := c.ends(f.pin, g); ends {
+	if object, ends := c.ends(f.pin, g); ends && c.role.Leads {
 		c.endPin(f, name, object+" changed, which was rolled back")
 		return false
 	}

@@ -5,8 +5,9 @@
 //	tick   ──▶ │      │ ◀───── │ catalog ▶ weights ▶ translate ▶ snapshot     │ ──▶ View  ──▶ admin
 //	action ──▶ └──────┘ result └──────────────────────────────────────────────┘ ──▶ state on disk
 //
-// The loop is one goroutine. One of five things happens at a time: objects changed, readings arrived,
-// a tick (one of them says that the first objects are late), an operator's action, a job's result. It decides what is to be done next and never waits for
+// The loop is one goroutine. One of six things happens at a time: objects changed, readings arrived, a tick
+// (one of them says that the first objects are late), an operator's action, an event among replicas, a job's
+// result. It decides what is to be done next and never waits for
 // more than a channel. What takes time is done by one worker, one job after the other; the worker owns
 // the core (catalog, weight machines, served resources) while it runs. Everybody else reads the View,
 // which is immutable and replaced as a whole.
@@ -34,6 +35,7 @@ import (
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/lastgood"
+	"evenkeel.io/controlplane/internal/replica"
 	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/signals/lrs"
 	"evenkeel.io/controlplane/internal/signals/promapi"
@@ -70,6 +72,15 @@ func Reporting(m *lrs.Manager) Collector {
 	return Collector{"load reports", func(c *catalog.Catalog) { m.SetTargets(reportSpecs(c)) }, m.Run}
 }
 
+// Replicas are the processes that compute the weights in turn, this one among them.
+type Replicas interface {
+	// Run sends up who leads, what the leader tells, and who joins, until ctx is done.
+	Run(ctx context.Context, up chan<- replica.Event) error
+	// Tell has all followers told, without waiting for them. Followers is how many there are.
+	Tell(told *replica.Told)
+	Followers() int
+}
+
 // Options are what a Pipeline joins.
 type Options struct {
 	Source     source.Source
@@ -80,6 +91,8 @@ type Options struct {
 	Serving func(fleet string, seen time.Time)
 	// Workers is how many Envoy worker threads choose among the endpoints of a fleet, 0 if unknown.
 	Workers func(fleet string) int
+	// Replicas are nil where this process is the only one, and always leads.
+	Replicas Replicas
 	// State is where restarts go on from; nil for nowhere.
 	State     *lastgood.Dir
 	Catalog   catalog.Options
@@ -175,6 +188,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	updates := make(chan source.Update)
 	readings := make(chan []signals.Reading, 1)
 	jobs := make(chan job, 1)
+	events := make(chan replica.Event)
 	results := make(chan struct{}, 1)
 	var rooms sync.WaitGroup
 	spawn := func(name string, run func() error) {
@@ -187,6 +201,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	spawn("source", func() error { return p.options.Source.Run(ctx, updates) })
 	for _, c := range p.options.Collectors {
 		spawn(c.Name, func() error { return c.Run(ctx, readings) })
+	}
+	if p.options.Replicas != nil {
+		spawn("replicas", func() error { return p.options.Replicas.Run(ctx, events) })
 	}
 	spawn("saver", saver.run)
 	spawn("worker", func() error {
@@ -204,7 +221,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		return nil
 	})
 
-	p.loop(ctx, updates, readings, jobs, results)
+	p.loop(ctx, inputs{updates, readings, events, results}, jobs)
 	close(jobs)
 	rooms.Wait()
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
@@ -213,8 +230,16 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	return nil
 }
 
+// inputs are what the loop hears.
+type inputs struct {
+	updates  <-chan source.Update
+	readings <-chan []signals.Reading
+	events   <-chan replica.Event
+	results  <-chan struct{}
+}
+
 // job is one piece of work for the worker: a rebuild if objects changed, else a step of the weights,
-// and the actions that came meanwhile.
+// and the actions and events that came meanwhile.
 type job struct {
 	overdue  bool      // the source has delivered nothing yet
 	seen     time.Time // when the oldest of what it is about was seen
@@ -222,10 +247,11 @@ type job struct {
 	step     bool
 	readings []signals.Reading
 	actions  []action
+	events   []replica.Event
 }
 
 // loop decides what is done next. It returns when ctx is done and the worker is idle.
-func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readings <-chan []signals.Reading, jobs chan<- job, results <-chan struct{}) {
+func (p *Pipeline) loop(ctx context.Context, in inputs, jobs chan<- job) {
 	var (
 		next   job             // what the next job will hold
 		batch  = newBatch()    // readings since the last step, the newest per endpoint and source
@@ -235,15 +261,20 @@ func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readi
 		busy   bool
 		tick   = time.NewTicker(Tick)
 		late   = time.NewTimer(patience)
+		// settled: the weights are known as well as they will be. A replica that joins others builds nothing
+		// before its leader has told it, for as long as that may take.
+		settled = p.options.Replicas == nil
+		settle  = time.NewTimer(replica.Patience)
 	)
+	defer settle.Stop()
 	defer tick.Stop()
 	defer late.Stop()
 	defer due.stop()
 	for {
 		if !busy {
-			ready := next.update != nil && !time.Now().Before(window.due())
-			if ready || next.step || next.overdue || len(next.actions) > 0 {
-				start := job{seen: time.Now(), step: next.step, overdue: next.overdue, actions: next.actions}
+			ready := settled && next.update != nil && !time.Now().Before(window.due())
+			if ready || next.step || next.overdue || len(next.actions) > 0 || len(next.events) > 0 {
+				start := job{seen: time.Now(), step: next.step, overdue: next.overdue, actions: next.actions, events: next.events}
 				if ready {
 					start.seen = window.first
 					start.update, next.update = next.update, nil
@@ -252,7 +283,7 @@ func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readi
 				if start.step {
 					start.readings = batch.take()
 				}
-				next.step, next.overdue, next.actions = false, false, nil
+				next.step, next.overdue, next.actions, next.events = false, false, nil, nil
 				jobs <- start // has room: the worker is idle
 				busy = true
 			}
@@ -260,30 +291,35 @@ func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readi
 		select {
 		case <-ctx.Done():
 			if busy {
-				<-results
+				<-in.results
 			}
 			for _, a := range next.actions {
 				a.reply <- ctx.Err()
 			}
 			return
-		case u := <-updates:
+		case u := <-in.updates:
 			synced = true
 			if next.update != nil {
 				u.Changes = append(next.update.Changes, u.Changes...)
 			}
 			next.update = &u
 			due.reset(window.changed(time.Now()))
-		case r := <-readings:
+		case r := <-in.readings:
 			batch.add(r)
 		case <-due.fired():
 			// The pending update is due now; the top of the loop sees it.
 		case <-tick.C:
 			next.step = synced
 		case <-late.C:
-			next.overdue = true
+			next.overdue = !synced
+		case e := <-in.events:
+			next.events = appendEvent(next.events, e)
+			settled = settled || settles(e)
+		case <-settle.C:
+			settled = true
 		case a := <-p.actions:
 			next.actions = append(next.actions, a)
-		case <-results:
+		case <-in.results:
 			busy = false
 		}
 	}
@@ -292,6 +328,10 @@ func (p *Pipeline) loop(ctx context.Context, updates <-chan source.Update, readi
 // work does one job and hands out what came of it.
 func (p *Pipeline) work(ctx context.Context, core *core, saver *saver, j job) {
 	now := time.Now()
+	led := core.role.Leads
+	for _, e := range j.events {
+		core.hear(now, e)
+	}
 	if j.update != nil {
 		first := core.catalog == nil
 		core.rebuild(now, *j.update)
@@ -299,10 +339,10 @@ func (p *Pipeline) work(ctx context.Context, core *core, saver *saver, j job) {
 			// Reading and building everything leaves as much garbage as results; nothing like it comes again.
 			defer debug.FreeOSMemory()
 		}
-		if core.catalog != nil {
-			for _, c := range p.options.Collectors {
-				c.Follow(core.catalog)
-			}
+	}
+	if (j.update != nil || core.role.Leads != led) && core.catalog != nil {
+		for _, c := range p.options.Collectors {
+			c.Follow(core.measured())
 		}
 	}
 	for _, a := range j.actions {
@@ -331,6 +371,9 @@ func (p *Pipeline) handOut(ctx context.Context, core *core, saver *saver, now, s
 		if p.options.Serving != nil {
 			p.options.Serving(s.key, seen)
 		}
+	}
+	if told := core.takeTold(now); told != nil {
+		p.options.Replicas.Tell(told)
 	}
 	core.save(now, saver, false)
 	p.view.Store(core.view(p.View()))

@@ -50,13 +50,20 @@ func (c *core) restore(saved []lastgood.Fleet) {
 			{Number: s.Number, At: s.At, Why: s.Why, By: s.By, Snapshot: config},
 		}}
 		if s.Pin != nil {
-			f.pin = &pin{
-				Pin:    snapshot.Pin{Number: s.Number, At: s.Pin.At, By: s.Pin.By, AllObjects: s.Pin.AllObjects, Held: s.Pin.Held},
-				config: config, fingerprints: s.Pin.Objects,
-			}
-			f.pin.Objects = slices.Sorted(maps.Keys(s.Pin.Objects))
+			f.pin = pinOf(s)
 		}
 		c.fleets[s.Key] = f
+	}
+}
+
+// pinOf is the pin of a fleet that was saved pinned.
+func pinOf(s lastgood.Fleet) *pin {
+	return &pin{
+		Pin: snapshot.Pin{
+			Number: s.Number, At: s.Pin.At, By: s.Pin.By, AllObjects: s.Pin.AllObjects, Held: s.Pin.Held,
+			Objects: slices.Sorted(maps.Keys(s.Pin.Objects)),
+		},
+		config: s.Snapshot.WithoutEndpoints(nil), fingerprints: s.Pin.Objects,
 	}
 }
 

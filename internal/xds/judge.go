@@ -86,6 +86,9 @@ func (s *adsStream) voice(node string) string {
 // resource changes. Otherwise a node that is old, or hostile, or has no room for a port, would decide for
 // its whole fleet. Here the Envoys of a fleet and its gRPC clients are two, as they are served two versions.
 //
+// A replica asks its own clients, and what it decides is for them: another one whose clients took the version
+// has no reason to take it back. Only that a node is not alone it has to know of those elsewhere.
+//
 // All of a large fleet may refuse the same within a moment. The streams are gone through for the first few.
 func (r *Registry) judge(by facts, voice string, kind translate.Type, suspect session.Suspect) *snapshot.Resource {
 	if now := r.cacheOf(by).Current(by.fleet).Get(kind, suspect.Name); now == nil || now.Version != suspect.Version {
@@ -93,7 +96,7 @@ func (r *Registry) judge(by facts, voice string, kind translate.Type, suspect se
 	}
 	what := refused{by.fleet, by.grpc(), kind, suspect.Name, suspect.Version}
 	count, taken := r.refusals.note(what, voice)
-	if taken || count < witnesses && r.nodesLike(by) > 1 {
+	if taken || count < witnesses && !r.alone(by) {
 		return nil
 	}
 	var good *snapshot.Resource
@@ -116,17 +119,20 @@ func (r *Registry) judge(by facts, voice string, kind translate.Type, suspect se
 	return good
 }
 
-// nodesLike is how many nodes are connected that are served the same as this one.
-func (r *Registry) nodesLike(by facts) int {
+// alone says whether no other node is connected that is served the same as this one, here or to another replica.
+func (r *Registry) alone(by facts) bool {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := 0
+	same, here := 0, 0
 	for node := range r.nodes {
-		if node.fleet == by.fleet && node.grpc == by.grpc() {
-			n++
+		if node.fleet == by.fleet {
+			here++
+			if node.grpc == by.grpc() {
+				same++
+			}
 		}
 	}
-	return n
+	r.mu.Unlock()
+	return same <= 1 && r.opts.Elsewhere(by.fleet, here) == 0
 }
 
 // held is what the stream's client acknowledged of a resource.

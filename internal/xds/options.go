@@ -42,6 +42,13 @@ type Options struct {
 	// LoadReports serves load report streams; nil holds them in silence.
 	LoadReports LoadReports
 
+	// Elsewhere is how many nodes of a fleet are connected to other replicas, if so many are connected to this
+	// one; nil knows of none. Called as HasFleet is.
+	Elsewhere func(fleet string, here int) int
+
+	// Register adds services of others to the port; nil adds none.
+	Register func(grpc.ServiceRegistrar)
+
 	// Log of connections, refusals and panics; nil is slog.Default().
 	Log *slog.Logger
 
@@ -116,6 +123,9 @@ func (o Options) withDefaults(cache *snapshot.Cache) Options {
 	}
 	if o.Lookup == nil {
 		o.Lookup = func(string, translate.Type, string) (string, bool) { return "", false }
+	}
+	if o.Elsewhere == nil {
+		o.Elsewhere = func(string, int) int { return 0 }
 	}
 	if o.LoadReports == nil {
 		o.LoadReports = silence{}

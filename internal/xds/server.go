@@ -79,6 +79,10 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, ads{Server: s})
 	loadv3.RegisterLoadReportingServiceServer(server, lrsService{Server: s})
 
+	if s.opts.Register != nil {
+		s.opts.Register(server)
+	}
+
 	measuring, stopMeasuring := context.WithCancel(context.WithoutCancel(ctx))
 	measured := make(chan struct{})
 	go func() {

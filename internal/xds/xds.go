@@ -20,6 +20,7 @@ type Proxy struct {
 	Agent       string // user_agent_name: "envoy", "gRPC Go" ...
 	Zone        string
 	Workers     int    // node.metadata "evenkeel.io/workers", 0 if it does not say
+	Replica     string // of the control plane that it is connected to, "" if to this one
 	Protocol    string // "delta" or "sotw"
 	ConnectedAt time.Time
 	Types       map[translate.Type]TypeState

@@ -1,0 +1,244 @@
+package test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"evenkeel.io/controlplane/internal/admin"
+	"evenkeel.io/controlplane/internal/demo"
+	"evenkeel.io/controlplane/internal/kubetest"
+)
+
+// oneMore is a replica beside r, of the same objects and with a state and ports of its own.
+func (r *rig) oneMore() *rig {
+	r.t.Helper()
+	other := *r
+	other.state, other.logs, other.plane, other.envoy = r.t.TempDir(), r.t.TempDir(), nil, nil
+	other.ports.xds, other.ports.admin = r.freePort(netip.MustParseAddr("127.0.0.1")), r.freePort(netip.MustParseAddr("127.0.0.1"))
+	return &other
+}
+
+// startReplica starts the program as one of several, of a name.
+func (r *rig) startReplica(server *kubetest.APIServer, namespace, name string) {
+	r.t.Helper()
+	r.start("--replica-name", name, "--replica-address", loopback(r.ports.xds),
+		"--kubeconfig", server.Kubeconfig(), "--lease-namespace", namespace)
+	r.t.Cleanup(func() {
+		if r.t.Failed() {
+			body, _ := os.ReadFile(filepath.Join(r.logs, "controlplane.log"))
+			r.t.Logf("%s:\n%s", name, tail(string(body), 60))
+		}
+	})
+}
+
+// assignments are those that the fleet is served, as the admin port shows them: names, versions, content.
+func (r *rig) assignments() map[string]any {
+	r.t.Helper()
+	var view map[string]any
+	if err := demo.GetJSON(r.t.Context(), r.adminURL("/snapshots/shop/edge/eds"), &view); err != nil {
+		r.t.Fatal(err)
+	}
+	return view
+}
+
+// follows names the replica that r follows, "" if it leads.
+func (r *rig) follows() (string, error) {
+	var view admin.ReadyView
+	err := demo.GetJSON(r.t.Context(), r.adminURL("/readyz"), &view)
+	return view.Follows, err
+}
+
+// freeze holds all weights, and returns the status and what was said.
+func (r *rig) freeze() (int, string) {
+	r.t.Helper()
+	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, r.adminURL("/freeze"), strings.NewReader("{}"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	request.Header.Set("X-Evenkeel-Action", "1")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	return response.StatusCode, string(body)
+}
+
+// TestReplicas runs two replicas of one directory, with the Lease on a real API server, over the life of
+// a leader that is killed.
+func TestReplicas(t *testing.T) {
+	server := kubetest.Shared(t)
+	namespace := server.Namespace(t)
+	a := newRig(t, 3)
+	a.addBackend(3, demo.BackendConfig{Speed: 0.3})
+	a.write("base.yaml", a.base())
+	a.write("route.yaml", route(toCart))
+	a.write("slice.yaml", a.slice(scraped, 0, 1, 2, 3))
+	a.write("policy.yaml", policy("  capacity: {slowStart: 0s}\n  publish: {interval: 2s}\n"))
+	a.startReplica(server, namespace, "a")
+	a.startEnvoy("shop/edge")
+	a.load(120)
+	a.untilMeasured()
+	uneven := func(r *rig) error {
+		w := r.weights()
+		if w[3] > w[0]*7/10 {
+			return fmt.Errorf("weights %v, want the slow backend well below the others", w)
+		}
+		return nil
+	}
+	a.eventually("the slow backend weighs less", func() error { return uneven(a) })
+
+	// One that joins serves the leader's weights from its first answer on.
+	b := a.oneMore()
+	b.startReplica(server, namespace, "b")
+	if err := uneven(b); err != nil {
+		t.Errorf("the replica that joined began with other weights than the leader's: %v", err)
+	}
+	if leader, err := b.follows(); err != nil || !strings.HasPrefix(leader, "a (") {
+		t.Errorf("it follows %q, %v", leader, err)
+	}
+	same := func() error {
+		if x, y := a.assignments(), b.assignments(); !reflect.DeepEqual(x, y) {
+			return fmt.Errorf("a serves %v\nb serves %v", text(x), text(y))
+		}
+		return nil
+	}
+	a.eventually("both serve the same", same)
+	if states := b.service(); states.Endpoints[0].State != "Serving" || len(states.Endpoints[0].Reasons) == 0 {
+		t.Errorf("the follower shows %+v, want the leader's states and reasons", states.Endpoints[0])
+	}
+	if n := b.metric("evenkeel_scrape_samples_total") + b.metric("evenkeel_scrape_total"); n != 0 {
+		t.Errorf("the follower scraped: %v", n)
+	}
+
+	// A client of the follower sees the leader's versions, and is sent nothing again when it moves.
+	client := newDeltaClient(t, loopback(b.ports.xds), "shop/edge")
+	client.subscribeAll("shop/cart:80", "shop/edge/"+fmt.Sprint(a.ports.listener))
+	a.eventually("the leader knows the follower's client", func() error {
+		var view admin.ProxiesView
+		if err := demo.GetJSON(t.Context(), a.adminURL("/proxies"), &view); err != nil {
+			return err
+		}
+		for _, p := range view.Proxies {
+			if p.Node == "raw" && p.Replica == "b" && p.InSync() {
+				return nil
+			}
+		}
+		return fmt.Errorf("proxies %+v", view.Proxies)
+	})
+
+	// Actions are the leader's.
+	if code, said := b.freeze(); code != http.StatusConflict || !strings.Contains(said, "a (") {
+		t.Errorf("the follower answered an action with %d %s, want a conflict that names the leader", code, said)
+	}
+	if code, said := a.freeze(); code != http.StatusOK {
+		t.Fatalf("freeze: %d %s", code, said)
+	}
+	b.eventually("the follower is frozen too", func() error {
+		if held := b.service().Frozen; !strings.Contains(held, "operator") {
+			return fmt.Errorf("held: %q", held)
+		}
+		return nil
+	})
+	a.eventually("both serve the same", same)
+	for client.drain(0).messages > 0 {
+	}
+	client.address = loopback(a.ports.xds)
+	client.connect()
+	if moved := client.drain(3 * time.Second); moved.bodies != 0 {
+		t.Errorf("a client that moved was sent %v again", moved.names)
+	}
+
+	// The leader dies: the other goes on from the same numbers, still frozen.
+	before := b.weights()
+	a.plane.Kill()
+	b.within(time.Minute, "the follower takes over", func() error {
+		if leader, err := b.follows(); err != nil || leader != "" {
+			return fmt.Errorf("it follows %q, %v", leader, err)
+		}
+		return nil
+	})
+	for range 5 {
+		if after := b.weights(); moved(before, after) > 0 {
+			t.Errorf("weights were %v, and are %v, frozen as they are", before, after)
+		}
+		time.Sleep(time.Second) // ticks pass
+	}
+
+	// It comes back and follows.
+	a.startReplica(server, namespace, "a")
+	if leader, err := a.follows(); err != nil || !strings.HasPrefix(leader, "b (") {
+		t.Errorf("the old leader follows %q, %v", leader, err)
+	}
+	a.eventually("both serve the same", same)
+}
+
+// TestTakeoverMovesNoWeight: the weights go on from where the leader left them, neither held by an operator
+// nor far from where they were.
+func TestTakeoverMovesNoWeight(t *testing.T) {
+	server := kubetest.Shared(t)
+	namespace := server.Namespace(t)
+	a := newRig(t, 3)
+	a.addBackend(3, demo.BackendConfig{Speed: 0.3})
+	a.write("base.yaml", a.base())
+	a.write("route.yaml", route(toCart))
+	a.write("slice.yaml", a.slice(scraped, 0, 1, 2, 3))
+	a.write("policy.yaml", policy("  capacity: {slowStart: 0s}\n"))
+	a.startReplica(server, namespace, "a")
+	b := a.oneMore()
+	b.startReplica(server, namespace, "b")
+	a.startEnvoy("shop/edge")
+	a.load(120)
+	a.untilMeasured()
+	time.Sleep(20 * time.Second) // the estimates settle
+	last := a.weights()
+	b.eventually("the follower has the leader's weights", func() error {
+		if last = a.weights(); moved(last, b.weights()) > 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	a.plane.Kill()
+	b.within(time.Minute, "the follower takes over", func() error {
+		if now := b.weights(); moved(last, now) > 0 {
+			t.Errorf("while nobody led the weights went from %v to %v", last, now)
+			last = now
+		}
+		if leader, err := b.follows(); err != nil || leader != "" {
+			return fmt.Errorf("it follows %q, %v", leader, err)
+		}
+		return nil
+	})
+	for until := time.Now().Add(6 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+		if now := b.weights(); moved(last, now) > 0.04 {
+			t.Fatalf("the change of leader moved the weights from %v to %v", last, now)
+		}
+	}
+	b.untilMeasured()
+}
+
+// moved is the largest |d ln w|.
+func moved(before, after map[int]uint32) float64 {
+	most := 0.0
+	for i, w := range before {
+		most = max(most, math.Abs(math.Log(float64(after[i])/float64(w))))
+	}
+	return most
+}
+
+func text(v any) string {
+	body, _ := json.Marshal(v)
+	return string(body)
+}
