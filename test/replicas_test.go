@@ -30,10 +30,10 @@ func (r *rig) oneMore() *rig {
 }
 
 // startReplica starts the program as one of several, of a name.
-func (r *rig) startReplica(server *kubetest.APIServer, namespace, name string) {
+func (r *rig) startReplica(server *kubetest.APIServer, namespace, name string, args ...string) {
 	r.t.Helper()
-	r.start("--replica-name", name, "--replica-address", loopback(r.ports.xds),
-		"--kubeconfig", server.Kubeconfig(), "--lease-namespace", namespace)
+	r.start(append([]string{"--replica-name", name, "--replica-address", loopback(r.ports.xds),
+		"--kubeconfig", server.Kubeconfig(), "--lease-namespace", namespace}, args...)...)
 	r.t.Cleanup(func() {
 		if r.t.Failed() {
 			body, _ := os.ReadFile(filepath.Join(r.logs, "controlplane.log"))
@@ -186,7 +186,7 @@ func TestReplicas(t *testing.T) {
 }
 
 // TestTakeoverMovesNoWeight: the weights go on from where the leader left them, neither held by an operator
-// nor far from where they were.
+// nor far from where they were. The replicas talk over TLS.
 func TestTakeoverMovesNoWeight(t *testing.T) {
 	server := kubetest.Shared(t)
 	namespace := server.Namespace(t)
@@ -196,11 +196,17 @@ func TestTakeoverMovesNoWeight(t *testing.T) {
 	a.write("route.yaml", route(toCart))
 	a.write("slice.yaml", a.slice(scraped, 0, 1, 2, 3))
 	a.write("policy.yaml", policy("  capacity: {slowStart: 0s}\n"))
-	a.startReplica(server, namespace, "a")
+	pki := t.TempDir()
+	a.run("certgen", "--dir", pki)
+	secret := []string{"--xds-tls-dir", filepath.Join(pki, "server")}
+	a.startReplica(server, namespace, "a", secret...)
 	b := a.oneMore()
-	b.startReplica(server, namespace, "b")
-	a.startEnvoy("shop/edge")
-	a.load(120)
+	b.startReplica(server, namespace, "b", secret...)
+	var direct []string // there is no Envoy
+	for _, backend := range a.backends {
+		direct = append(direct, fmt.Sprintf("http://%s/", backend.Address()))
+	}
+	a.loadOn(120, direct...)
 	a.untilMeasured()
 	time.Sleep(20 * time.Second) // the estimates settle
 	last := a.weights()

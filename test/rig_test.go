@@ -360,7 +360,13 @@ func (r *rig) hosts() map[int]demo.EnvoyHost {
 // load sends requests to the listener at a rate until stop is called, which returns the report.
 func (r *rig) load(rate float64) (stop func() demo.Report) {
 	r.t.Helper()
-	load, err := demo.NewLoad(demo.LoadOptions{URLs: []string{r.url("/")}, Rate: rate, Seed: 1})
+	return r.loadOn(rate, r.url("/"))
+}
+
+// loadOn is load on other URLs in turn.
+func (r *rig) loadOn(rate float64, urls ...string) (stop func() demo.Report) {
+	r.t.Helper()
+	load, err := demo.NewLoad(demo.LoadOptions{URLs: urls, Rate: rate, Seed: 1})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -280,6 +280,32 @@ func TestLastKnownGoodIsSaid(t *testing.T) {
 	}
 }
 
+// TestAFollowerSaysWhomItFollows: whoever looks at weights is told whose they are, and of a proxy where it is.
+func TestAFollowerSaysWhomItFollows(t *testing.T) {
+	w := small()
+	w.proxies[0].Replica = "evenkeel-1"
+	o := w.options()
+	o.Follows = func() string { return "evenkeel-0 (10.0.0.7:18000)" }
+	h := New(o)
+	for path, want := range map[string]string{
+		"/readyz":                  "evenkeel-0",
+		"/":                        "evenkeel-0",
+		"/services":                "evenkeel-0",
+		"/services/shop/cart:8080": "evenkeel-0",
+		"/proxies":                 `"replica": "evenkeel-1"`,
+	} {
+		if body := read(t, call(h, http.MethodGet, path, "")); !strings.Contains(body, want) {
+			t.Errorf("%s does not say %s: %s", path, want, body)
+		}
+	}
+	page := read(t, call(h, http.MethodGet, "/proxies", "", header("Accept", "text/html")))
+	for _, want := range []string{"the weights are those of evenkeel-0", "of evenkeel-1"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+}
+
 func TestErrorsSayWhatThereIs(t *testing.T) {
 	for path, want := range map[string]struct {
 		code  int

@@ -211,7 +211,9 @@ func raw(t *testing.T, address, hello string) grpc.ClientStream {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	s, err := conn.NewStream(t.Context(), &description.Streams[0], "/"+serviceName+"/"+methodName)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	s, err := conn.NewStream(ctx, &description.Streams[0], "/"+serviceName+"/"+methodName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,6 +337,10 @@ func TestTheLeaseSaysWhoLeads(t *testing.T) {
 	case <-a.Released():
 	default:
 		t.Error("Run is over and the Lease is not given up")
+	}
+	lease, err = a.opts.Leases.Leases(namespace).Get(t.Context(), "evenkeel", metav1.GetOptions{})
+	if err != nil || strings.HasPrefix(*lease.Spec.HolderIdentity, "a_") {
+		t.Errorf("the Lease is still held by %v, %v", lease, err)
 	}
 	b.next("the other leads", leads)
 	if a.Role().Leads {

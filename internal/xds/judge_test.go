@@ -47,6 +47,27 @@ func TestOneNodeDoesNotDecideForItsFleet(t *testing.T) {
 	}
 }
 
+// TestTheOnlyNodeHereIsNotTheOnlyOne: a fleet has nodes at other replicas, and what one refuses is not taken
+// back for being refused by all that there are here.
+func TestTheOnlyNodeHereIsNotTheOnlyOne(t *testing.T) {
+	for elsewhere, want := range map[int]string{0: "the whole fleet", 1: "the node keeps"} {
+		p := startPlane(t, Options{Elsewhere: func(of string, here int) int {
+			if of != fleet || here != 1 {
+				t.Errorf("asked of %s with %d here", of, here)
+			}
+			return elsewhere
+		}})
+		p.set(fleet, "1", resourcesOf("shop/cart:80", 1))
+		c := p.endpointsOf("envoy-0")
+		p.set(fleet, "2", resourcesOf("shop/cart:80", 2))
+		c.nack(c.recv(), `cluster_name: "shop/cart:80"`)
+		p.until("the refusal is known", func() bool { return len(p.Registry().Nacks()) == 1 })
+		if n := p.Registry().Nacks(); !strings.Contains(n[0].Instead, want) {
+			t.Errorf("with %d elsewhere: %+v, want %q", elsewhere, n, want)
+		}
+	}
+}
+
 // TestWhatNobodyTakesIsTakenBack: two refused it and nobody took it, so the fleet is served the version
 // before, nodes that come later too, until the resource changes.
 func TestWhatNobodyTakesIsTakenBack(t *testing.T) {
