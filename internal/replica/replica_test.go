@@ -388,7 +388,7 @@ func TestHolders(t *testing.T) {
 	if got := peerOf(self.identity()); got != self {
 		t.Errorf("%+v", got)
 	}
-	if self.identity() == self.identity() {
+	if one, other := self.identity(), self.identity(); one == other {
 		t.Error("two processes of one name have one identity")
 	}
 	if got := peerOf("somebody else"); got.Address != "" || got.Name != "somebody else" {
