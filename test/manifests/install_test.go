@@ -70,9 +70,9 @@ func TestInstalled(t *testing.T) {
 	mounted := i.mount(controlplane)
 	var args []string
 	for _, arg := range controlplane.Spec.Template.Spec.Containers[0].Args {
-		args = append(args, strings.NewReplacer(append(mounted, "=:18000", fmt.Sprintf("=127.0.0.1:%d", xds), "=:19001", fmt.Sprintf("=127.0.0.1:%d", monitor))...).Replace(arg))
+		args = append(args, strings.NewReplacer(append(mounted, "[$(POD_IP)]:18000", fmt.Sprintf("[127.0.0.1]:%d", xds), "=:18000", fmt.Sprintf("=127.0.0.1:%d", xds), "=:19001", fmt.Sprintf("=127.0.0.1:%d", monitor))...).Replace(arg))
 	}
-	i.start("controlplane", i.program, append(args, fmt.Sprintf("--admin-address=127.0.0.1:%d", admin), "--kubeconfig="+i.kubeconfig())...)
+	i.start("controlplane", i.program, append(args, fmt.Sprintf("--admin-address=127.0.0.1:%d", admin), "--kubeconfig="+i.kubeconfig(), "--lease-namespace=evenkeel-system")...)
 	i.eventually(fmt.Sprintf("http://127.0.0.1:%d/readyz", monitor), http.StatusOK)
 
 	envoy := i.pod("envoy-edge")
