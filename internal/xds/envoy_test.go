@@ -250,6 +250,7 @@ func TestRealEnvoy(t *testing.T) {
 	}
 	p.set(fleet, "4", e.configuration(backend.URL, 9))
 	p.untilState("envoy-1", translate.EDS, Synced)
+	p.until("both responses are counted", func() bool { return p.counter("evenkeel_xds_responses_total")-sent >= 2 })
 	if got := p.counter("evenkeel_xds_responses_total") - sent; got != 2 {
 		t.Errorf("%v responses for the refused version and its successor, want 2", got)
 	}
