@@ -146,7 +146,10 @@ func (p *plane) state(node string, t translate.Type) TypeState {
 
 func (p *plane) untilState(node string, t translate.Type, want SyncState) TypeState {
 	p.t.Helper()
-	p.until(node+" "+string(t)+" "+string(want), func() bool { return p.state(node, t).State == want })
+	p.until(node+" "+string(t)+" "+string(want), func() bool {
+		listed := slices.ContainsFunc(p.Registry().Nacks(), func(n Nack) bool { return n.Node == node && n.Type == t })
+		return p.state(node, t).State == want && (want != Nacked || listed) // it is listed a moment after
+	})
 	return p.state(node, t)
 }
 

@@ -124,12 +124,16 @@ type model struct {
 	fleet    string
 	refusing bool
 	wanted   map[string]bool
+
+	connections int
 }
 
 // connect opens a stream and asks for what the client wants, telling what it has.
 func (c *model) connect() {
 	before := c.peer
-	c.peer = c.host.peer("envoy-1", c.fleet)
+	c.connections++
+	// Under another name each time: the streams of a node are bounded, and the last may not be known to have ended.
+	c.peer = c.host.peer(fmt.Sprintf("envoy-%s-%d", c.host.protocol, c.connections), c.fleet)
 	if before != nil {
 		c.peer.store, c.peer.versions, c.peer.accepted = before.store, before.versions, before.accepted
 	}

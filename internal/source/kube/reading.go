@@ -129,7 +129,8 @@ func (r *reading) Replace(objects []any, resourceVersion string) error {
 		l.items[i] = keep(obj.(source.Object))
 	}
 	r.consistent, r.last = false, resourceVersion
-	return r.send(event{list: l})
+	_ = r.send(event{list: l}) // fails at the end only; at an error the Reflector would leave its watch open
+	return nil
 }
 
 // Add takes an event of a watch.
