@@ -137,7 +137,7 @@ func cluster(name string, timeout time.Duration) *snapshot.Resource {
 		panic(err)
 	}
 	return &snapshot.Resource{
-		Type: translate.CDS, Name: name, Version: "cafe" + timeout.String(), Message: message, Bytes: bytes,
+		Type: translate.CDS, Name: name, Version: "cafe" + timeout.String(), Bytes: bytes,
 		Refs: map[translate.Type][]string{translate.EDS: {name}}, Source: "Service shop/cart",
 	}
 }

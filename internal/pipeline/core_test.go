@@ -110,7 +110,7 @@ func measured(service string, n int, now time.Time) []signals.Reading {
 
 func weightsIn(r *snapshot.Resource) []uint32 {
 	var out []uint32
-	for _, locality := range r.Message.(*endpointv3.ClusterLoadAssignment).GetEndpoints() {
+	for _, locality := range r.Message().(*endpointv3.ClusterLoadAssignment).GetEndpoints() {
 		for _, e := range locality.GetLbEndpoints() {
 			out = append(out, e.GetLoadBalancingWeight().GetValue())
 		}

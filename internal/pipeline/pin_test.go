@@ -190,7 +190,7 @@ func TestARolledBackClusterWithoutItsService(t *testing.T) {
 	}
 	served := e.fleet().served
 	if missing := served.Dangling(); len(missing) > 0 || len(weightsIn(served.Get(translate.EDS, "shop/cart:80"))) != 0 {
-		t.Errorf("missing %v, endpoints %v", missing, served.Get(translate.EDS, "shop/cart:80").Message)
+		t.Errorf("missing %v, endpoints %v", missing, served.Get(translate.EDS, "shop/cart:80").Message())
 	}
 	// The Service that comes back is part of what was rolled back, but makes no generation by itself.
 	e.apply(map[string]string{"cart": parts("cart")["cart"]})

@@ -5,7 +5,6 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"evenkeel.io/controlplane/internal/translate"
 )
@@ -18,11 +17,10 @@ func Decode(t translate.Type, name, version, source string, encoded []byte) (*Re
 	if has := cache.HashResource(encoded); has != version {
 		return nil, refuse(r, fmt.Errorf("version is %.12s, expected that of its bytes, %.12s", version, has))
 	}
-	known, err := protoregistry.GlobalTypes.FindMessageByURL(t.URL())
-	if err != nil {
+	var err error
+	if r.Message, err = messageOf(t); err != nil {
 		return nil, refuse(r, fmt.Errorf("type %q is not one that is served", t))
 	}
-	r.Message = known.New().Interface()
 	if err := proto.Unmarshal(encoded, r.Message); err != nil {
 		return nil, refuse(r, err)
 	}

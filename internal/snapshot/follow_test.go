@@ -45,7 +45,7 @@ func weightsOf(s *snapshot.Snapshot, name string) []uint32 {
 		return nil
 	}
 	var out []uint32
-	for _, l := range r.Message.(*endpointv3.ClusterLoadAssignment).GetEndpoints() {
+	for _, l := range r.Message().(*endpointv3.ClusterLoadAssignment).GetEndpoints() {
 		out = append(out, l.GetLoadBalancingWeight().GetValue())
 	}
 	return out
@@ -167,7 +167,7 @@ func TestQuarantinesArePerRendering(t *testing.T) {
 			want := []uint32{2000}
 			if which == cache {
 				other, want = rendered, []uint32{1500, 500}
-			} else if got := cache.Current(edge).Get(translate.EDS, cart); !proto.Equal(got.Message, shopOf(t, 3, cart).Get(translate.EDS, cart).Message) {
+			} else if got := cache.Current(edge).Get(translate.EDS, cart); !proto.Equal(got.Message(), shopOf(t, 3, cart).Get(translate.EDS, cart).Message()) {
 				t.Error("Envoys are served another version, which nobody of them refused")
 			}
 			if !isWeights(other.Current(edge), cart, want...) {
@@ -185,7 +185,7 @@ func TestQuarantinesArePerRendering(t *testing.T) {
 func TestOneBadRenderingIsLeftOut(t *testing.T) {
 	const cart, pay = "shop/cart:80", "shop/pay:80"
 	good := shopOf(t, 3, cart, pay)
-	twice := proto.CloneOf(good.Get(translate.EDS, cart).Message.(*endpointv3.ClusterLoadAssignment))
+	twice := proto.CloneOf(good.Get(translate.EDS, cart).Message().(*endpointv3.ClusterLoadAssignment))
 	twice.Endpoints[0].LbEndpoints[1] = twice.Endpoints[0].LbEndpoints[0] // one address twice: Envoy takes it
 	bad, err := snapshot.EncodeUnchecked(translate.Resource{Type: translate.EDS, Name: cart, Message: twice})
 	if err != nil {

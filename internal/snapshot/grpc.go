@@ -74,5 +74,5 @@ func (s *Snapshot) grpcPorts() []translate.GRPCPort {
 }
 
 func (r *Resource) unencoded() translate.Resource {
-	return translate.Resource{Type: r.Type, Name: r.Name, Message: r.Message, Source: r.Source}
+	return translate.Resource{Type: r.Type, Name: r.Name, Message: r.Message(), Source: r.Source}
 }

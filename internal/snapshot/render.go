@@ -14,7 +14,7 @@ import (
 // JSON is the resource as Envoy's documentation writes it (field names of the proto files, packed
 // messages opened), the same bytes each time.
 func (r *Resource) JSON() ([]byte, error) {
-	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(r.Message)
+	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(r.Message())
 	if err != nil {
 		return nil, fmt.Errorf("%s %q as JSON: %w", r.Type, r.Name, err)
 	}

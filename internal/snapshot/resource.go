@@ -8,6 +8,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"evenkeel.io/controlplane/internal/translate"
 )
@@ -17,8 +18,7 @@ type Resource struct {
 	Type    translate.Type
 	Name    string
 	Version string // a hash of Bytes, hexadecimal; the same after a restart and on every replica
-	Message proto.Message
-	Bytes   []byte // deterministic encoding of Message
+	Bytes   []byte // the message, in a deterministic encoding
 	// Refs are the names of resources that this one points at, by type: a route configuration's
 	// clusters, a listener's route configurations, an EDS cluster's load assignment. Sorted.
 	Refs map[translate.Type][]string
@@ -33,12 +33,34 @@ type Resource struct {
 // newResource takes an encoded message into the form in which it is sent.
 func newResource(r translate.Resource, encoded []byte, refs map[translate.Type][]string) *Resource {
 	out := &Resource{
-		Type: r.Type, Name: r.Name, Version: cache.HashResource(encoded), Message: r.Message, Refs: refs, Source: r.Source,
+		Type: r.Type, Name: r.Name, Version: cache.HashResource(encoded), Refs: refs, Source: r.Source,
 	}
 	out.entry, out.packed = entry(out.Name, out.Version, r.Type.URL(), encoded)
 	out.Bytes = out.entry[len(out.entry)-len(encoded):]
 	out.sum = sumOf(out.Name, out.Version)
 	return out
+}
+
+// Message is what the resource says, decoded anew each time. Kept, the messages of a large mesh would take
+// several times the memory of their bytes, and are seldom asked for.
+func (r *Resource) Message() proto.Message {
+	m, err := messageOf(r.Type)
+	if err == nil {
+		err = proto.Unmarshal(r.Bytes, m)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("%s %q does not decode: %v", r.Type, r.Name, err)) // it was encoded here
+	}
+	return m
+}
+
+// messageOf is an empty message of a type.
+func messageOf(t translate.Type) (proto.Message, error) {
+	known, err := protoregistry.GlobalTypes.FindMessageByURL(t.URL())
+	if err != nil {
+		return nil, err
+	}
+	return known.New().Interface(), nil
 }
 
 // digest is the resource's part of the version of a table.

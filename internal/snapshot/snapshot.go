@@ -175,7 +175,7 @@ func (s *Snapshot) GetResources(typeURL string) map[string]types.Resource {
 	resources := s.Resources(translate.TypeOf(typeURL))
 	out := make(map[string]types.Resource, len(resources))
 	for name, r := range resources {
-		out[name] = r.Message
+		out[name] = r.Message()
 	}
 	return out
 }

@@ -165,7 +165,7 @@ func (t *Table) forms() {
 		t.wire = make(map[string]types.ResourceWithTTL, len(t.resources))
 		t.versionBy = make(map[string]string, len(t.resources))
 		for name, r := range t.resources {
-			t.wire[name] = types.ResourceWithTTL{Resource: r.Message}
+			t.wire[name] = types.ResourceWithTTL{Resource: r.Message()}
 			t.versionBy[name] = r.Version
 		}
 	})

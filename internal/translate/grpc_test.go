@@ -15,6 +15,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"evenkeel.io/controlplane/internal/catalog"
@@ -88,7 +89,7 @@ func TestGRPCKeepsEndpoints(t *testing.T) {
 		s := drawService.Draw(t, "service")
 		envoys, grpc := forGRPC(t, &catalog.Fleet{}, s)
 		of := func(s *snapshot.Snapshot, name string) (all []*endpointv3.LocalityLbEndpoints) {
-			return s.Get(translate.EDS, name).Message.(*endpointv3.ClusterLoadAssignment).GetEndpoints()
+			return s.Get(translate.EDS, name).Message().(*endpointv3.ClusterLoadAssignment).GetEndpoints()
 		}
 		var want, got []*endpointv3.LbEndpoint
 		for _, l := range of(envoys, s.Name) {
@@ -111,7 +112,7 @@ func TestGRPCKeepsEndpoints(t *testing.T) {
 				t.Fatalf("%v is the locality of no endpoint", l.GetLocality())
 			}
 		}
-		if !slices.Equal(want, got) {
+		if !slices.EqualFunc(want, got, func(a, b *endpointv3.LbEndpoint) bool { return proto.Equal(a, b) }) {
 			t.Fatalf("\n got %v\nwant %v", got, want)
 		}
 	})
@@ -191,8 +192,8 @@ func TestGRPCRoutesAsEnvoyDoes(t *testing.T) {
 		}
 		envoys, grpc := forGRPC(t, f)
 		for name, r := range envoys.Resources(translate.RDS) {
-			hosts := r.Message.(*routev3.RouteConfiguration).GetVirtualHosts()
-			rendered := grpc.Get(translate.RDS, name).Message.(*routev3.RouteConfiguration).GetVirtualHosts()
+			hosts := r.Message().(*routev3.RouteConfiguration).GetVirtualHosts()
+			rendered := grpc.Get(translate.RDS, name).Message().(*routev3.RouteConfiguration).GetVirtualHosts()
 			for i := range hosts {
 				checkSameRoutes(t, hosts[i].GetRoutes(), rendered[i].GetRoutes())
 			}
