@@ -41,6 +41,7 @@ var edges = map[string][]string{
 	"internal/auth":           {"internal/auth/identity"},
 	"internal/auth/identity":  {},
 	"internal/auth/authority": {},
+	"internal/auth/authtest":  {"internal/auth/authority"},
 
 	"internal/translate":    {"api/v1alpha1", "internal/catalog", "internal/re2", "internal/source", "internal/weights"},
 	"internal/snapshot":     {"internal/re2", "internal/translate"},

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"evenkeel.io/controlplane/internal/auth/authority"
+	"evenkeel.io/controlplane/internal/auth/authtest"
 	"evenkeel.io/controlplane/internal/auth/identity"
 )
 
@@ -75,30 +76,6 @@ func (c ca) client(name string) authority.Pair {
 			r.URI, _ = url.Parse(name)
 		}
 	})
-}
-
-// mount writes the files of a directory as Kubernetes mounts a Secret: behind a symlink that is swapped.
-func mount(t *testing.T, dir string, pair authority.Pair, authorities ...[]byte) {
-	t.Helper()
-	version, err := os.MkdirTemp(dir, "..version-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key, "ca.crt": slices.Concat(authorities...)} {
-		if err := os.WriteFile(filepath.Join(version, name), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil && !os.IsExist(err) {
-			t.Fatal(err)
-		}
-	}
-	temp := filepath.Join(dir, "..data_tmp")
-	if err := os.Symlink(filepath.Base(version), temp); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(temp, filepath.Join(dir, "..data")); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // port is a gRPC server behind a Gate. The health service stands for those that it will have.
@@ -255,7 +232,7 @@ var methods = []string{healthgrpc.Health_Check_FullMethodName, healthgrpc.Health
 func TestWhoIsNotLetIn(t *testing.T) {
 	ours, theirs := newCA(t, "ours"), newCA(t, "theirs")
 	dir := t.TempDir()
-	mount(t, dir, ours.server(), ours.pem)
+	authtest.Mount(t, dir, ours.server(), ours.pem)
 	fleet := func(r *authority.Request) { r.URI, _ = url.Parse("spiffe://cluster.local/fleet/shop/edge") }
 	for _, c := range []struct {
 		name    string
@@ -325,7 +302,7 @@ func TestWhoIsNotLetIn(t *testing.T) {
 func TestWhoIsLetIn(t *testing.T) {
 	ours := newCA(t, "ours")
 	dir := t.TempDir()
-	mount(t, dir, ours.server(), ours.pem)
+	authtest.Mount(t, dir, ours.server(), ours.pem)
 	p := startPort(t, dir)
 	for _, pair := range []authority.Pair{
 		ours.client("spiffe://cluster.local/fleet/shop/edge"),
@@ -368,7 +345,7 @@ func (p *port) watching(conn *grpc.ClientConn) healthgrpc.Health_WatchClient {
 func TestRotation(t *testing.T) {
 	old, next := newCA(t, "old"), newCA(t, "next")
 	dir := t.TempDir()
-	mount(t, dir, old.server(), old.pem)
+	authtest.Mount(t, dir, old.server(), old.pem)
 	p := startPort(t, dir)
 	p.follow()
 	both := slices.Concat(old.pem, next.pem)
@@ -377,7 +354,7 @@ func TestRotation(t *testing.T) {
 	rotate := func(pair authority.Pair, authorities ...[]byte) {
 		t.Helper()
 		from := p.current()
-		mount(t, dir, pair, authorities...)
+		authtest.Mount(t, dir, pair, authorities...)
 		p.until("the files are in use", func() bool { return p.current() != from })
 	}
 
@@ -425,7 +402,7 @@ func TestRotation(t *testing.T) {
 func TestAConnectionEndsWithItsCertificate(t *testing.T) {
 	ours := newCA(t, "ours")
 	dir := t.TempDir()
-	mount(t, dir, ours.server(), ours.pem)
+	authtest.Mount(t, dir, ours.server(), ours.pem)
 	p := startPort(t, dir)
 	pair := ours.issue(func(r *authority.Request) {
 		r.URI, _ = url.Parse("spiffe://cluster.local/fleet/shop/edge")
@@ -485,7 +462,7 @@ func TestAnAuthorityMadeAnewIsTheSame(t *testing.T) {
 func TestManyConnectionsAreNotClosedAtOnce(t *testing.T) {
 	ours := newCA(t, "ours")
 	dir := t.TempDir()
-	mount(t, dir, ours.server(), ours.pem)
+	authtest.Mount(t, dir, ours.server(), ours.pem)
 	p := open(t, dir)
 	for range 2*maxClosed + 1 {
 		near, far := net.Pipe()
@@ -533,16 +510,16 @@ func TestBadFilesChangeNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			mount(t, dir, c.pair, c.authorities)
+			authtest.Mount(t, dir, c.pair, c.authorities)
 			if _, err := Open(Options{Dir: dir, Rules: rules(t)}); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "BEGIN") {
 				t.Errorf("at the start: %v, want %q", err, c.want)
 			}
 			dir = t.TempDir()
-			mount(t, dir, good, ours.pem)
+			authtest.Mount(t, dir, good, ours.pem)
 			p := open(t, dir)
 			from := p.current()
 			w := watch{gate: p.Gate, used: from.digest}
-			mount(t, dir, c.pair, c.authorities)
+			authtest.Mount(t, dir, c.pair, c.authorities)
 			w.look(time.Now())
 			if strings.Contains(p.log.String(), "level=ERROR") {
 				t.Errorf("complaints before the files have settled: %s", p.log)
@@ -558,7 +535,7 @@ func TestBadFilesChangeNothing(t *testing.T) {
 			if got := p.metric("evenkeel_tls_reload_failures_total"); got != 2 {
 				t.Errorf("%v failures counted, want 2", got)
 			}
-			mount(t, dir, ours.server(), ours.pem)
+			authtest.Mount(t, dir, ours.server(), ours.pem)
 			w.look(time.Now())
 			w.look(time.Now())
 			if p.current() == from {
@@ -578,7 +555,7 @@ func TestFilesThatAreMissing(t *testing.T) {
 	}
 	ours := newCA(t, "ours")
 	dir := t.TempDir()
-	mount(t, dir, ours.server(), ours.pem)
+	authtest.Mount(t, dir, ours.server(), ours.pem)
 	p := open(t, dir)
 	w := watch{gate: p.Gate, used: p.current().digest}
 	if err := os.Remove(filepath.Join(dir, "..data")); err != nil {
@@ -602,7 +579,7 @@ func TestWhenCertificatesExpire(t *testing.T) {
 	}
 	dir := t.TempDir()
 	end := time.Now().Add(20 * time.Minute)
-	mount(t, dir, ours.issue(func(r *authority.Request) { r.Server, r.NotAfter = true, end }), ours.pem, pair.Certificate)
+	authtest.Mount(t, dir, ours.issue(func(r *authority.Request) { r.Server, r.NotAfter = true, end }), ours.pem, pair.Certificate)
 	p := open(t, dir)
 	if got := p.metric("evenkeel_tls_not_after_timestamp_seconds", "server"); got != float64(end.Unix()) {
 		t.Errorf("server: %v", got)

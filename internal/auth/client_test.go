@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"evenkeel.io/controlplane/internal/auth/authority"
+	"evenkeel.io/controlplane/internal/auth/authtest"
 )
 
 // TestReplicasKnowEachOther: a replica is let in by the certificate that it serves with, and talks only to one
@@ -23,7 +24,7 @@ func TestReplicasKnowEachOther(t *testing.T) {
 	const replica = "spiffe://cluster.local/replica"
 	at := func(pair authority.Pair, trusted []byte) *port {
 		dir := t.TempDir()
-		mount(t, dir, pair, trusted)
+		authtest.Mount(t, dir, pair, trusted)
 		return startPort(t, dir)
 	}
 	one := at(named(ours, replica), ours.pem)

@@ -10,8 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +26,7 @@ import (
 
 	"evenkeel.io/controlplane/internal/auth"
 	"evenkeel.io/controlplane/internal/auth/authority"
+	"evenkeel.io/controlplane/internal/auth/authtest"
 	"evenkeel.io/controlplane/internal/auth/identity"
 	loadreports "evenkeel.io/controlplane/internal/signals/lrs"
 	"evenkeel.io/controlplane/internal/translate"
@@ -68,30 +67,6 @@ func (c *ca) issue(name string, server bool) authority.Pair {
 	return pair
 }
 
-// mount writes the files of a directory as Kubernetes does.
-func mount(t *testing.T, dir string, pair authority.Pair, authorities ...[]byte) {
-	t.Helper()
-	version, err := os.MkdirTemp(dir, "..version-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string][]byte{"tls.crt": pair.Certificate, "tls.key": pair.Key, "ca.crt": slices.Concat(authorities...)} {
-		if err := os.WriteFile(filepath.Join(version, name), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil && !os.IsExist(err) {
-			t.Fatal(err)
-		}
-	}
-	temp := filepath.Join(dir, "..data_tmp")
-	if err := os.Symlink(filepath.Base(version), temp); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(temp, filepath.Join(dir, "..data")); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // gated is a plane behind a gate. Certificates are of ca, until others are mounted.
 type gated struct {
 	*plane
@@ -102,7 +77,7 @@ type gated struct {
 
 func newGate(t *testing.T, c *ca, dir string, log *slog.Logger) *auth.Gate {
 	t.Helper()
-	mount(t, dir, c.issue("", true), c.pem)
+	authtest.Mount(t, dir, c.issue("", true), c.pem)
 	rules, err := identity.ParseRules("cluster.local", "dns:envoy.shop.svc=shop/edge")
 	if err != nil {
 		t.Fatal(err)

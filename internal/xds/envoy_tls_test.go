@@ -19,6 +19,7 @@ import (
 	grpcxds "google.golang.org/grpc/xds"
 
 	"evenkeel.io/controlplane/internal/auth/authority"
+	"evenkeel.io/controlplane/internal/auth/authtest"
 	"evenkeel.io/controlplane/internal/translate"
 )
 
@@ -26,7 +27,7 @@ import (
 func (g *gated) overTLS(pair authority.Pair, authorities ...[]byte) translate.BootstrapOptions {
 	g.t.Helper()
 	o := translate.BootstrapOptions{Fleet: fleet, TLSDir: g.t.TempDir(), SDSDir: g.t.TempDir()}
-	mount(g.t, o.TLSDir, pair, authorities...)
+	authtest.Mount(g.t, o.TLSDir, pair, authorities...)
 	files, err := translate.SDS(o)
 	if err != nil {
 		g.t.Fatal(err)
@@ -154,33 +155,33 @@ func TestRealEnvoyWhileCertificatesRotate(t *testing.T) {
 	}
 	serverShows := func(pair authority.Pair, authorities []byte) {
 		t.Helper()
-		mount(t, p.dir, pair, authorities)
+		authtest.Mount(t, p.dir, pair, authorities)
 		e.until("the server's files are in use", func() bool { return p.shows(pair) })
 	}
 
 	serverShows(p.ca.issue("", true), p.ca.pem)
 	renewed := p.ca.issue(edge, false)
-	mount(t, o.TLSDir, renewed, p.ca.pem)
+	authtest.Mount(t, o.TLSDir, renewed, p.ca.pem)
 	envoyShows("the renewed certificate", renewed.Certificate)
 	push()
 	same("after both certificates were renewed")
 
 	serverShows(p.ca.issue("", true), both)
-	mount(t, o.TLSDir, renewed, both)
+	authtest.Mount(t, o.TLSDir, renewed, both)
 	envoyShows("the new authority", next.pem)
 	push()
 	same("with a second authority")
 
 	serverShows(next.issue("", true), both)
 	of := next.issue(edge, false)
-	mount(t, o.TLSDir, of, both)
+	authtest.Mount(t, o.TLSDir, of, both)
 	envoyShows("a certificate of the new authority", of.Certificate)
 	push()
 	same("with certificates of the second authority")
 
 	again := p.counter("evenkeel_xds_resources_total")
 	serverShows(next.issue("", true), next.pem)
-	mount(t, o.TLSDir, of, next.pem)
+	authtest.Mount(t, o.TLSDir, of, next.pem)
 	e.until("Envoy is back with its new certificate", func() bool {
 		proxies := p.Registry().Proxies()
 		return len(proxies) == 1 && proxies[0].ConnectedAt.After(connected)
@@ -204,7 +205,7 @@ func TestGRPCOverTLS(t *testing.T) {
 	p := startGated(t, Options{})
 	p.set(fleet, "1", resourcesOf("shop/cart:80", 1))
 	dir := t.TempDir()
-	mount(t, dir, p.ca.issue(edge, false), p.ca.pem)
+	authtest.Mount(t, dir, p.ca.issue(edge, false), p.ca.pem)
 	dial := func(cluster string) {
 		t.Helper()
 		bootstrap, err := json.Marshal(map[string]any{
