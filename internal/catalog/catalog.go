@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"evenkeel.io/controlplane/api/v1alpha1"
+	"evenkeel.io/controlplane/internal/rlsconfig"
 	"evenkeel.io/controlplane/internal/source"
 )
 
@@ -83,6 +84,8 @@ type Fleet struct {
 	// Services are the names of the Services that routes of this fleet send to, sorted; each is a
 	// cluster of the fleet.
 	Services []string
+	// Rules are the limits that hold on any route of the fleet, by ID, each once.
+	Rules []*rlsconfig.Rule
 	// Attached is how many HTTPRoutes each listener of the Gateway that works took, by its name.
 	Attached map[string]int
 }
@@ -120,6 +123,17 @@ type Route struct {
 	Timeout time.Duration
 	// BackendTimeout of one attempt, 0: none.
 	BackendTimeout time.Duration
+
+	// Limits that hold here, by the ID of their rule; none that is Off.
+	Limits []RouteLimit
+}
+
+// RouteLimit is a limit on a route.
+type RouteLimit struct {
+	Rule *rlsconfig.Rule
+	// Labels of the route's namespace that the key of the rule names, by label. A label that the namespace
+	// does not have is not in it.
+	Labels map[string]string
 }
 
 // Match selects requests. Zero fields select all.
