@@ -28,8 +28,9 @@ demo: build ## see weights move traffic through a real Envoy (KEEP=1 stays up)
 
 .PHONY: test
 test: lint ## install what the tests need, then run all of them
-	@hack/tools.sh kube
+	@hack/tools.sh kube ratelimit
 	@hack/tools.sh prometheus || echo "make: the test that needs Prometheus is skipped" >&2
+	@hack/tools.sh redis || echo "make: the tests that need Redis are skipped" >&2
 	EVENKEEL_REQUIRE_KUBE=1 go test -race -timeout 20m ./...
 
 .PHONY: lint

@@ -6,6 +6,8 @@
 #   kube            etcd, kube-apiserver and kubectl for tests, built from the module hack/kube: six minutes on two
 #                   cores, 600 MB of module cache and 2.5 GB of build cache
 #   prometheus      for one test; the one on PATH, else the one of Debian, unpacked here and not installed
+#   redis           redis-server for tests and benchmarks of limits, from where prometheus comes from
+#   ratelimit       envoyproxy/ratelimit, the reference rate limit service, for the same
 # Without arguments: what linting and most tests need, the first four. A tool of the pinned version is not installed
 # again; delete .tools/ to start anew.
 set -euo pipefail
@@ -14,6 +16,7 @@ ENVOY_VERSION=1.40.0
 SHELLCHECK_VERSION=0.11.0.1
 STATICCHECK_VERSION=v0.8.2
 CONTROLLER_GEN_VERSION=v0.23.0
+RATELIMIT_VERSION=v1.4.1-0.20260122083618-3fb702589d36
 
 BIN=$PWD/.tools/bin
 mkdir -p "$BIN"
@@ -30,6 +33,7 @@ go_tool() { # NAME PACKAGE VERSION
   fresh "$1" "$key" && return
   say "building $1 $3"
   GOBIN=$BIN GOFLAGS=-mod=mod go install "$2@$3"
+  [ "${2##*/}" = "$1" ] || mv "$BIN/${2##*/}" "$BIN/$1"
   done_ "$1" "$key"
 }
 
@@ -69,24 +73,41 @@ shellcheck() {
   done_ shellcheck "$SHELLCHECK_VERSION"
 }
 
+# debian INTO PACKAGE...: unpack packages of Debian under .tools/INTO, without installing them.
+debian() {
+  local into=$PWD/.tools/$1
+  shift
+  if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+    say "no $1 on PATH, and it takes root on Debian or its like to fetch one with apt-get download"
+    return 1
+  fi
+  say "fetching $*"
+  rm -rf "$into" && mkdir -p "$into"
+  debs() { (cd "$into" && apt-get download -qq -o APT::Sandbox::User=root "$@"); }
+  if { debs "$@" 2>/dev/null || { apt-get update -qq && debs "$@"; }; } &&
+    (cd "$into" && for deb in *.deb; do dpkg -x "$deb" . || exit; done && rm -f ./*.deb); then
+    return
+  fi
+  say "$1 could not be fetched"
+  return 1
+}
+
 prometheus() {
   [ -x "$BIN/prometheus" ] && return
   type -P prometheus >/dev/null && return   # the program, not this function
-  if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-    say "no prometheus on PATH, and it takes root on Debian or its like to fetch one with apt-get download"
-    return 1
-  fi
-  say "fetching prometheus"
-  local into=$PWD/.tools/prometheus
-  rm -rf "$into" && mkdir -p "$into"
-  deb() { (cd "$into" && apt-get download -qq -o APT::Sandbox::User=root prometheus); }
-  if { deb 2>/dev/null || { apt-get update -qq && deb; }; } &&
-    (cd "$into" && dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb); then
-    ln -sf ../prometheus/usr/bin/prometheus "$BIN/prometheus"
-    return
-  fi
-  say "prometheus could not be fetched"
-  return 1
+  debian prometheus prometheus || return
+  ln -sf ../prometheus/usr/bin/prometheus "$BIN/prometheus"
+}
+
+redis() {
+  [ -x "$BIN/redis-server" ] && return
+  type -P redis-server >/dev/null && return
+  # With the libraries that a small system does not have.
+  debian redis redis-server redis-tools libatomic1 libjemalloc2 liblzf1 || return
+  local at=$PWD/.tools/redis/usr libraries
+  libraries=$(dirname "$at"/lib/*/libjemalloc.so.2)
+  printf '#!/bin/sh\nexec env LD_LIBRARY_PATH=%s %s "$@"\n' "$libraries" "$at/bin/redis-server" >"$BIN/redis-server"
+  chmod +x "$BIN/redis-server"
 }
 
 [ $# -gt 0 ] || set -- envoy staticcheck shellcheck controller-gen
@@ -94,6 +115,8 @@ for tool in "$@"; do
   case $tool in
     envoy) envoy ;;
     prometheus) prometheus ;;
+    redis) redis ;;
+    ratelimit) go_tool ratelimit github.com/envoyproxy/ratelimit/src/service_cmd "$RATELIMIT_VERSION" ;;
     shellcheck) shellcheck ;;
     staticcheck) go_tool staticcheck honnef.co/go/tools/cmd/staticcheck "$STATICCHECK_VERSION" ;;
     controller-gen) go_tool controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen "$CONTROLLER_GEN_VERSION" ;;
@@ -101,6 +124,6 @@ for tool in "$@"; do
       kube_tool etcd go.etcd.io/etcd/server/v3
       kube_tool kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
       kube_tool kubectl k8s.io/kubernetes/cmd/kubectl ;;
-    *) echo "tools.sh: unknown tool $tool; known: envoy staticcheck shellcheck controller-gen kube prometheus" >&2; exit 2 ;;
+    *) echo "tools.sh: unknown tool $tool; known: envoy staticcheck shellcheck controller-gen kube prometheus redis ratelimit" >&2; exit 2 ;;
   esac
 done
