@@ -190,16 +190,16 @@ func TestEventsOutOfOrder(t *testing.T) {
 	apply(t, server, ns, cart(ten[:8]...))
 	f.until("the newest", endpoints(8))
 	// The late events must not bring an old version back, and what they may have hidden is listed anew.
-	newest := func(s *source.Store) bool {
-		if slice := s.EndpointSlices[nameOf(slice)]; slice != nil && len(slice.Endpoints) != 8 {
-			t.Errorf("an old version came back, of %d endpoints", len(slice.Endpoints))
-		}
-		return true
-	}
+	// That list may be older than what the watch tells meanwhile.
+	f.forget()
 	f.untilLogged("out of their order")
-	newest(f.store)
 	remove(t, server.Config(), slicesResource, ns, "cart-1")
-	f.until("that it is gone", func(s *source.Store) bool { return newest(s) && hasNot(slice)(s) })
+	f.until("that it is gone", hasNot(slice))
+	for _, c := range f.changes {
+		if c.Object == slice && c.Op != source.Removed {
+			t.Errorf("an old version came back: %v", c)
+		}
+	}
 }
 
 // TestAWatchThatHangs: the connection stands and nothing comes, no bookmark either.

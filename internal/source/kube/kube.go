@@ -179,12 +179,18 @@ func (f *follower) take(e event, now time.Time) bool {
 		if e.from == t.next {
 			t.current.cancel()
 			t.current, t.next = t.next, nil
+		} else {
+			clear(t.told) // it is the same reading that told it, before
 		}
 		f.replace(t, e.list, now)
 	case e.put != nil:
-		f.put(t, *e.put, source.EvidenceWatch)
+		if t.tells(nameOf(source.RefOf(e.put.object)), e) {
+			f.put(t, *e.put, source.EvidenceWatch)
+		}
 	case e.removed != nil:
-		f.remove(t, *e.removed, source.EvidenceWatch)
+		if t.tells(nameOf(*e.removed), e) {
+			f.remove(t, *e.removed, source.EvidenceWatch)
+		}
 	case e.watching:
 		f.recover(t)
 	case e.disorder:

@@ -40,9 +40,10 @@ type reading struct {
 	last       string // resource version of the last event
 }
 
-// event is one thing that a reading tells. Exactly one of the fields after from says which.
+// event is one thing that a reading tells. Exactly one of the fields after version says which.
 type event struct {
-	from *reading
+	from    *reading
+	version string // resource version of what is put or removed
 
 	list     *list
 	put      *item
@@ -56,6 +57,7 @@ type event struct {
 // list is all objects of a kind. consistent: as of when it was asked for, whatever caches there are.
 type list struct {
 	items      []item
+	version    string // resource version of the whole
 	consistent bool
 }
 
@@ -124,7 +126,7 @@ func expected(err error) bool {
 
 // Replace takes a list.
 func (r *reading) Replace(objects []any, resourceVersion string) error {
-	l := &list{items: make([]item, len(objects)), consistent: r.consistent}
+	l := &list{items: make([]item, len(objects)), version: resourceVersion, consistent: r.consistent}
 	for i, obj := range objects {
 		l.items[i] = keep(obj.(source.Object))
 	}
@@ -142,8 +144,8 @@ func (r *reading) Update(obj any) error {
 	if news, err := r.order(o); !news {
 		return err
 	}
-	kept := keep(o)
-	return r.send(event{put: &kept})
+	version, kept := o.GetResourceVersion(), keep(o)
+	return r.send(event{version: version, put: &kept})
 }
 
 // Delete takes an event of a watch.
@@ -152,7 +154,7 @@ func (r *reading) Delete(obj any) error {
 	if news, err := r.order(o); !news {
 		return err
 	}
-	return r.send(event{removed: new(source.RefOf(o))})
+	return r.send(event{version: o.GetResourceVersion(), removed: new(source.RefOf(o))})
 }
 
 // Bookmark says that the watch is alive.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"slices"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"evenkeel.io/controlplane/internal/source"
 	"evenkeel.io/controlplane/internal/source/guard"
@@ -28,6 +28,9 @@ type table struct {
 	heard         time.Time // when a reading told anything
 	verify        time.Time // when next is due, zero for never
 	verified      time.Time // when the last one began
+	// told are the versions of what current told while next was reading, until next has told the same. Its
+	// list may be older, and it tells again what happened since.
+	told map[types.NamespacedName]string
 
 	synced  bool // there was a list
 	trouble source.Degradation
@@ -41,8 +44,34 @@ type table struct {
 func newTable(k *kind, now time.Time) *table {
 	return &table{
 		kind: k, heard: now,
+		told: map[types.NamespacedName]string{},
 		held: map[types.NamespacedName]source.Object{}, refused: map[types.NamespacedName]source.Problem{},
 	}
+}
+
+// tells notes that an event tells of an object, and whether it is news.
+func (t *table) tells(name types.NamespacedName, e event) bool {
+	if t.outdated(name, e.version) {
+		return false
+	}
+	if t.next != nil && e.from == t.current {
+		t.told[name] = e.version
+	}
+	return true
+}
+
+// outdated tells whether what was told of an object is newer than version. Versions that cannot be compared
+// have no order.
+func (t *table) outdated(name types.NamespacedName, version string) bool {
+	told, ok := t.told[name]
+	if !ok {
+		return false
+	}
+	if c, err := resourceversion.CompareResourceVersion(version, told); err == nil && c < 0 {
+		return true
+	}
+	delete(t.told, name)
+	return false
 }
 
 // settled tells whether the kind's objects are known, be it that there can be none.
@@ -55,14 +84,20 @@ type objects struct {
 	editor  *source.Editor
 	tables  map[string]*table
 	outage  string // what was said first when the API server stopped answering, "" while it does
-	changes map[source.Ref]source.Change
+	changes map[source.Ref]change
 	first   bool // nothing was delivered yet
+}
+
+// change is what is to be delivered of an object that was something else, or nothing, when it was delivered last.
+type change struct {
+	source.Change
+	was source.Object
 }
 
 func newObjects(host string) *objects {
 	return &objects{
 		host: host, editor: source.NewEditor(), first: true,
-		tables: map[string]*table{}, changes: map[source.Ref]source.Change{},
+		tables: map[string]*table{}, changes: map[source.Ref]change{},
 	}
 }
 
@@ -85,15 +120,15 @@ func (o *objects) put(t *table, it item, evidence source.Evidence) {
 
 func (o *objects) set(obj source.Object, evidence source.Evidence) {
 	ref := source.RefOf(obj)
-	switch was := o.editor.Get(ref); {
-	case was == nil:
-		o.note(ref, source.Added, evidence)
-	case was == obj || same(was, obj):
+	now := o.editor.Get(ref)
+	if now != nil && (now == obj || same(now, obj)) {
 		return
-	default:
-		o.note(ref, source.Changed, evidence)
+	}
+	if c := o.changes[ref]; c.was != nil && same(c.was, obj) {
+		obj = c.was // it is again as it was delivered
 	}
 	o.editor.Put(obj)
+	o.note(ref, now, obj, evidence)
 }
 
 // same tells whether two versions of an object say the same, whoever wrote them.
@@ -108,33 +143,38 @@ func (o *objects) remove(t *table, ref source.Ref, evidence source.Evidence) {
 	name := nameOf(ref)
 	delete(t.refused, name)
 	delete(t.held, name)
-	if o.editor.Get(ref) == nil {
+	now := o.editor.Get(ref)
+	if now == nil {
 		return
 	}
 	o.editor.Remove(ref)
-	o.note(ref, source.Removed, evidence)
+	o.note(ref, now, nil, evidence)
 	if ref.Kind == source.KindService && evidence == source.EvidenceWatch {
 		o.release(name, evidence) // with the Service its endpoints are gone for certain
 	}
 }
 
-// note merges what happened to an object into what is to be delivered.
-func (o *objects) note(ref source.Ref, op source.Op, evidence source.Evidence) {
+// note merges what happened to an object, which was before and now is something else, or nothing, into what
+// is to be delivered.
+func (o *objects) note(ref source.Ref, before, now source.Object, evidence source.Evidence) {
+	c, pending := o.changes[ref]
+	if !pending {
+		c.was = before
+	}
 	if o.first {
 		evidence = source.EvidenceFirst
 	}
-	was, pending := o.changes[ref]
+	c.Change = source.Change{Object: ref, Op: source.Changed, Evidence: evidence}
 	switch {
-	case !pending:
-	case was.Op == source.Added && op == source.Removed:
+	case c.was == now:
 		delete(o.changes, ref)
 		return
-	case was.Op == source.Added:
-		op = source.Added
-	case was.Op == source.Removed && op == source.Added:
-		op = source.Changed
+	case c.was == nil:
+		c.Op = source.Added
+	case now == nil:
+		c.Op = source.Removed
 	}
-	o.changes[ref] = source.Change{Object: ref, Op: op, Evidence: evidence}
+	o.changes[ref] = c
 }
 
 // replace takes a list. What the guard holds of it stays in force, and a consistent list is asked for.
@@ -147,6 +187,16 @@ func (o *objects) replace(t *table, l *list, now time.Time) {
 	listed := make(map[types.NamespacedName]item, len(l.items))
 	for _, it := range l.items {
 		listed[types.NamespacedName{Namespace: it.object.GetNamespace(), Name: it.object.GetName()}] = it
+	}
+	for name := range t.told {
+		if !t.outdated(name, l.version) {
+			continue
+		}
+		if now := o.editor.Get(source.Ref{Kind: t.kind.name, Namespace: name.Namespace, Name: name.Name}); now != nil {
+			listed[name] = item{object: now}
+		} else {
+			delete(listed, name)
+		}
 	}
 	t.synced = true
 	for name := range t.refused {
@@ -288,13 +338,17 @@ func (o *objects) settled() bool {
 // deliver is what differs from what was delivered before, if anything does.
 func (o *objects) deliver(problems []source.Problem) source.Update {
 	o.editor.SetProblems(problems)
-	changes := slices.SortedFunc(maps.Values(o.changes), func(a, b source.Change) int { return a.Object.Compare(b.Object) })
+	changes := make([]source.Change, 0, len(o.changes))
+	for _, c := range o.changes {
+		changes = append(changes, c.Change)
+	}
+	slices.SortFunc(changes, func(a, b source.Change) int { return a.Object.Compare(b.Object) })
 	return source.Update{Store: o.editor.Store(), Changes: changes}
 }
 
 // delivered forgets what the receiver now has.
 func (o *objects) delivered() {
-	o.changes = map[source.Ref]source.Change{} // not cleared: the first were all there is
+	o.changes = map[source.Ref]change{} // not cleared: the first were all there is
 	o.first = false
 }
 

@@ -61,6 +61,77 @@ func TestADeletedServiceTakesWhatIsHeldOfIt(t *testing.T) {
 	}
 }
 
+// TestAListThatIsOlderThanWhatWasTold: while a kind is listed to verify it, its watch goes on. What that told
+// since the list was made is neither undone by the list nor by the next watch, which tells all of it again.
+func TestAListThatIsOlderThanWhatWasTold(t *testing.T) {
+	now := time.Unix(0, 0)
+	f := &follower{objects: newObjects("test"), source: &Source{log: quiet}}
+	table := newTable(kinds[2], now)
+	f.tables[table.kind.name] = table
+	current, next := &reading{table: table, cancel: func() {}}, &reading{table: table, cancel: func() {}}
+	table.current = current
+	slice := func(name string, endpoints ...string) item {
+		s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
+		for _, e := range endpoints {
+			s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{e}})
+		}
+		return item{object: s}
+	}
+	ref := func(name string) source.Ref {
+		return source.Ref{Kind: source.KindEndpointSlice, Namespace: "shop", Name: name}
+	}
+	put := func(from *reading, version, name string, endpoints ...string) event {
+		return event{from: from, version: version, put: new(slice(name, endpoints...))}
+	}
+	f.take(event{from: current, list: &list{version: "10", items: []item{
+		slice("cut", "10.0.0.1", "10.0.0.2"), slice("gone", "10.0.0.3"), slice("missed", "10.0.0.4"),
+	}}}, now)
+	f.deliver(nil)
+	f.delivered()
+
+	table.next = next
+	f.take(put(current, "101", "cut", "10.0.0.1", "10.0.0.2", "10.0.0.9"), now)
+	f.take(put(current, "102", "cut", "10.0.0.1"), now)
+	f.take(put(current, "103", "gone", "10.0.0.3", "10.0.0.9"), now)
+	f.take(event{from: current, version: "104", removed: new(ref("gone"))}, now)
+	f.take(put(current, "105", "new", "10.0.0.5"), now)
+	first := f.deliver(nil)
+	f.delivered()
+	if f.editor.Get(ref("gone")) != nil || len(first.Changes) != 3 {
+		t.Fatalf("the watch said %v", first.Changes)
+	}
+
+	f.take(event{from: next, list: &list{version: "100", consistent: true, items: []item{
+		slice("cut", "10.0.0.1", "10.0.0.2"), slice("gone", "10.0.0.3"), slice("missed", "10.0.0.4"),
+	}}}, now)
+	for _, e := range []event{
+		put(next, "101", "cut", "10.0.0.1", "10.0.0.2", "10.0.0.9"),
+		put(next, "102", "cut", "10.0.0.1"),
+		put(next, "103", "gone", "10.0.0.3", "10.0.0.9"),
+		{from: next, version: "104", removed: new(ref("gone"))},
+		put(next, "105", "new", "10.0.0.5"),
+	} {
+		f.take(e, now)
+		if got := f.deliver(nil).Changes; len(got) > 0 {
+			t.Errorf("version %s was told before, and is told again: %v", e.version, got)
+		}
+	}
+	if len(table.told) > 0 {
+		t.Errorf("it remembers %v for ever", table.told)
+	}
+
+	// What the watch before had missed is news.
+	f.take(put(next, "106", "missed"), now)
+	f.take(put(next, "107", "cut", "10.0.0.1", "10.0.0.2"), now)
+	want := []source.Change{
+		{Object: ref("cut"), Op: source.Changed, Evidence: source.EvidenceWatch},
+		{Object: ref("missed"), Op: source.Changed, Evidence: source.EvidenceWatch},
+	}
+	if got := f.deliver(nil).Changes; !slices.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+}
+
 // TestEveryUpdateSaysHowItDiffers lets anything happen in any order: each Update says exactly how its
 // Store differs from the one before, no Store that was delivered changes any more, and what consistent
 // lists say in the end is in force.
@@ -114,6 +185,11 @@ func TestEveryUpdateSaysHowItDiffers(t *testing.T) {
 				}
 				if !slices.Equal(got, want) {
 					t.Errorf("it says %v, the Stores differ in %v", got, want)
+				}
+				for _, c := range got {
+					if c.Op == source.Changed && same(before.Get(c.Object), u.Store.Get(c.Object)) {
+						t.Errorf("%v, and is as it was", c)
+					}
 				}
 				if before != nil && before.Len() != beforeSize {
 					t.Error("a Store that was delivered changed")
