@@ -24,7 +24,7 @@ var edges = map[string][]string{
 	"internal/kubetest/up": {"internal/kubetest"},
 	"internal/source":      {"api/v1alpha1"},
 	"internal/audit":       {"internal/source"},
-	"internal/rlsconfig":   {"api/v1alpha1"},
+	"internal/rlsconfig":   {"api/v1alpha1", "internal/re2"},
 	"internal/catalog":     {"api/v1alpha1", "internal/re2", "internal/rlsconfig", "internal/source"},
 	"internal/signals":     {},
 	"internal/re2":         {},
