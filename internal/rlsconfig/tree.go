@@ -19,7 +19,8 @@ import (
 const MaxDynamicBuckets = 10_000
 
 // bounded yields the descriptors of the rule that have a bound, as entries of which an empty value stands for
-// any other.
+// any other. Buckets have values of all parts or of none (Compile): where a few are exact and the others open
+// there is nothing that the bucket of all values does not say, and an Envoy takes any bucket that matches.
 func (r *Rule) bounded() func(yield func([]Entry, Bound) bool) {
 	return func(yield func([]Entry, Bound) bool) {
 		for _, f := range r.Forms() {
@@ -30,6 +31,9 @@ func (r *Rule) bounded() func(yield func([]Entry, Bound) bool) {
 				continue
 			}
 			for values, bound := range r.counters(r.parts()) {
+				if r.Scope() == v1alpha1.ScopeProxy && slices.Contains(values, nil) && slices.ContainsFunc(values, isExact) {
+					continue
+				}
 				entries := slices.Clone(f.Entries)
 				for i, v := range values {
 					if v != nil {
@@ -43,6 +47,8 @@ func (r *Rule) bounded() func(yield func([]Entry, Bound) bool) {
 		}
 	}
 }
+
+func isExact(value *string) bool { return value != nil }
 
 // Tree is the configuration of the reference service for a domain. factors multiply the bounds of rules, by
 // ID; none is 1. It knows no burst, and no leases: a limit of concurrency is unlimited there. Rules of scope
