@@ -51,7 +51,7 @@ var edges = map[string][]string{
 	"internal/status":       {"api/v1alpha1", "internal/catalog", "internal/source", "internal/translate", "internal/weights", "internal/xds"},
 	"internal/status/apply": {"api/v1alpha1", "internal/catalog", "internal/source", "internal/status"},
 	"internal/lastgood":     {"internal/snapshot", "internal/translate", "internal/weights"},
-	"internal/replica":      {"internal/translate", "internal/weights", "internal/xds"},
+	"internal/replica":      {"internal/signals", "internal/translate", "internal/weights", "internal/xds"},
 	"internal/pipeline": {"api/v1alpha1", "internal/audit", "internal/catalog", "internal/lastgood", "internal/replica", "internal/signals", "internal/signals/lrs", "internal/signals/promapi", "internal/signals/scrape",
 		"internal/snapshot", "internal/source", "internal/translate", "internal/weights", "internal/xds"},
 	"internal/admin": {"api/v1alpha1", "internal/catalog", "internal/signals", "internal/snapshot",

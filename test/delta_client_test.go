@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ type deltaClient struct {
 	versions map[string]map[string]string // by type and name
 	stream   discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 	received chan *discoveryv3.DeltaDiscoveryResponse
+
+	disconnect func() // ends the stream
 }
 
 func newDeltaClient(t *testing.T, address, fleet string) *deltaClient {
@@ -56,7 +59,8 @@ func (c *deltaClient) connect() {
 			received <- resp
 		}
 	}()
-	c.t.Cleanup(func() { cancel(); conn.Close(); <-done })
+	c.disconnect = sync.OnceFunc(func() { cancel(); conn.Close(); <-done })
+	c.t.Cleanup(c.disconnect)
 	node := &corev3.Node{Id: "raw", Cluster: c.fleet}
 	for _, url := range slices.Sorted(maps.Keys(c.names)) {
 		c.send(&discoveryv3.DeltaDiscoveryRequest{

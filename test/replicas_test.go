@@ -185,6 +185,62 @@ func TestReplicas(t *testing.T) {
 	a.eventually("both serve the same", same)
 }
 
+// TestLoadReportsOfAFollower: the leader has what Envoys report to another replica, and knows whether these are
+// all that there are.
+func TestLoadReportsOfAFollower(t *testing.T) {
+	server := kubetest.Shared(t)
+	namespace := server.Namespace(t)
+	a := newRig(t, 3)
+	a.write("base.yaml", a.base())
+	a.write("route.yaml", route(toCart))
+	a.write("slice.yaml", a.slice(scraped, 0, 1, 2))
+	a.write("policy.yaml", policy("  capacity: {slowStart: 0s}\n  signals: {loadReports: true}\n"))
+	a.startReplica(server, namespace, "a", "--load-report-interval", "1s")
+	b := a.oneMore()
+	b.startReplica(server, namespace, "b", "--load-report-interval", "1s")
+	b.startEnvoy("shop/edge")
+	stop := b.load(120)
+	reports := func(r *rig, all bool) func() error {
+		return func() error {
+			reported, total := r.reported(), 0.0
+			for i := range r.backends {
+				n, ok := reported[i]
+				if !ok || n.All != all {
+					return fmt.Errorf("backend %d: %v %+v, want it reported, and of all: %v", i, ok, n, all)
+				}
+				total += *n.RPS
+			}
+			if total < 90 || total > 150 {
+				return fmt.Errorf("%v requests/s of 120", total)
+			}
+			return nil
+		}
+	}
+	a.eventually("the leader has what the follower's Envoy reports", reports(a, true))
+	client := newDeltaClient(t, loopback(a.ports.xds), "shop/edge")
+	client.subscribeAll("shop/cart:80", "shop/edge/"+fmt.Sprint(a.ports.listener))
+	a.eventually("it is not all any more: one that takes endpoints does not report", reports(a, false))
+	client.disconnect()
+	a.eventually("it is all again", reports(a, true))
+	for i := range b.backends {
+		if n, ok := b.reported()[i]; ok {
+			t.Errorf("the follower has a reading of its own of backend %d: %+v", i, n)
+		}
+	}
+
+	a.plane.Kill()
+	b.within(time.Minute, "the follower takes over", func() error {
+		if leader, err := b.follows(); err != nil || leader != "" {
+			return fmt.Errorf("it follows %q, %v", leader, err)
+		}
+		return nil
+	})
+	b.eventually("it has what is reported, and does not take it for all before the others may have come", reports(b, false))
+	if report := stop(); report.Failed() > 0 {
+		t.Errorf("%d of %d requests failed: %v", report.Failed(), report.Requests, report.ByStatus)
+	}
+}
+
 // TestTakeoverMovesNoWeight: the weights go on from where the leader left them, neither held by an operator
 // nor far from where they were. The replicas talk over TLS.
 func TestTakeoverMovesNoWeight(t *testing.T) {

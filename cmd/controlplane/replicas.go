@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"net"
 	"os"
@@ -67,7 +66,7 @@ func (o *replicaOptions) complete() error {
 }
 
 // newReplica is this process among others, nil if there are none.
-func (o serveOptions) newReplica(c *controlPlane, log *slog.Logger) (*replica.Replica, error) {
+func (o serveOptions) newReplica(c *controlPlane, loads replica.Loads, log *slog.Logger) (*replica.Replica, error) {
 	of := o.replica
 	if of.address == "" {
 		return nil, nil
@@ -88,6 +87,7 @@ func (o serveOptions) newReplica(c *controlPlane, log *slog.Logger) (*replica.Re
 		Plaintext: o.xdsPlaintext,
 		Proxies:   func() []xds.Proxy { return c.xds.Registry().Proxies() },
 		Nacks:     func() []xds.Nack { return c.xds.Registry().Nacks() },
+		Loads:     loads,
 		Log:       log, Metrics: c.metrics,
 	}
 	if c.gate != nil {
@@ -100,23 +100,6 @@ func (o serveOptions) newReplica(c *controlPlane, log *slog.Logger) (*replica.Re
 		}
 	}
 	return replica.New(options), nil
-}
-
-// subscribers are the nodes that take the endpoints of a Service. Those of other replicas are among them, though
-// their load reports are not heard: what is reported here is then known not to be all.
-func (c *controlPlane) subscribers(service string) iter.Seq2[string, string] {
-	here := c.xds.Registry().Subscribers(service)
-	if c.replica == nil {
-		return here
-	}
-	return func(yield func(id, fleet string) bool) {
-		for id, fleet := range here {
-			if !yield(id, fleet) {
-				return
-			}
-		}
-		c.replica.SubscribersElsewhere()(yield)
-	}
 }
 
 // leads says whether this replica computes the weights and writes statuses.

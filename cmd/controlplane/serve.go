@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -305,21 +306,15 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 			return nil, fmt.Errorf("--xds-tls-dir: %w", err)
 		}
 	}
+	reports := o.newLoadReports(c, log)
 	var err error
-	if c.replica, err = o.newReplica(c, log); err != nil {
+	if c.replica, err = o.newReplica(c, reports, log); err != nil {
 		return nil, err
 	}
 	cache := snapshot.NewCache(xds.FleetHash{})
 	scraper := scrape.New(scrape.Options{AllowLoopback: from.catalog.AllowLoopback, Registerer: c.metrics, Logger: log})
 	servers, _ := prometheusServers(o.prometheus) // validated before
 	querier := promapi.New(promapi.Options{Servers: servers, Registerer: c.metrics, Logger: log})
-	reports := lrs.New(lrs.Options{
-		Interval:    o.loadReportInterval,
-		Connected:   func(id, fleet string) bool { return c.xds.Registry().Connected(id, fleet) },
-		Subscribers: c.subscribers,
-		Registerer:  c.metrics,
-		Logger:      log,
-	})
 	served := xds.Options{
 		Identifier:  identifier(o.replica.name),
 		Auth:        c.gate,
@@ -369,6 +364,22 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 		Config: from.cluster, Input: c.statusInput, Leads: c.leads, Instance: identifier(o.replica.name), Log: log, Metrics: c.metrics,
 	})
 	return c, err
+}
+
+// newLoadReports takes load reports, and where there are other replicas, for all of them.
+func (o serveOptions) newLoadReports(c *controlPlane, log *slog.Logger) *lrs.Manager {
+	options := lrs.Options{
+		Interval:    o.loadReportInterval,
+		Connected:   func(id, fleet string) bool { return c.xds.Registry().Connected(id, fleet) },
+		Subscribers: func(service string) iter.Seq2[string, string] { return c.xds.Registry().Subscribers(service) },
+		Registerer:  c.metrics,
+		Logger:      log,
+	}
+	if o.replica.address != "" {
+		options.Leads = c.leads
+		options.Elsewhere = func(fleets []string) map[string]int { return c.replica.SubscribersElsewhere(fleets) }
+	}
+	return lrs.New(options)
 }
 
 // statusInput is what the conditions of objects are computed from.

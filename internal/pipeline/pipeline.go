@@ -55,21 +55,24 @@ type Collector struct {
 	Follow func(*catalog.Catalog)
 	// Run sends readings up until ctx is done.
 	Run func(ctx context.Context, up chan<- []signals.Reading) error
+	// Everywhere: it collects where another replica leads, too. Others would ask every endpoint once more.
+	Everywhere bool
 }
 
 // Scraping collects from the endpoints whose policies say scrape.
 func Scraping(m *scrape.Manager) Collector {
-	return Collector{"scraper", func(c *catalog.Catalog) { m.SetTargets(scrapeSpecs(c)) }, m.Run}
+	return Collector{Name: "scraper", Follow: func(c *catalog.Catalog) { m.SetTargets(scrapeSpecs(c)) }, Run: m.Run}
 }
 
 // Querying collects for the services whose policies say prometheus.
 func Querying(m *promapi.Manager) Collector {
-	return Collector{"prometheus", func(c *catalog.Catalog) { m.SetTargets(prometheusSpecs(c)) }, m.Run}
+	return Collector{Name: "prometheus", Follow: func(c *catalog.Catalog) { m.SetTargets(prometheusSpecs(c)) }, Run: m.Run}
 }
 
-// Reporting collects for the services whose policies say loadReports.
+// Reporting collects for the services whose policies say loadReports. An Envoy reports to the replica that it is
+// connected to, and that one tells the leader.
 func Reporting(m *lrs.Manager) Collector {
-	return Collector{"load reports", func(c *catalog.Catalog) { m.SetTargets(reportSpecs(c)) }, m.Run}
+	return Collector{Name: "load reports", Follow: func(c *catalog.Catalog) { m.SetTargets(reportSpecs(c)) }, Run: m.Run, Everywhere: true}
 }
 
 // Replicas are the processes that compute the weights in turn, this one among them.
@@ -342,7 +345,7 @@ func (p *Pipeline) work(ctx context.Context, core *core, saver *saver, j job) {
 	}
 	if (j.update != nil || core.role.Leads != led) && core.catalog != nil {
 		for _, c := range p.options.Collectors {
-			c.Follow(core.measured())
+			c.Follow(core.measured(c))
 		}
 	}
 	for _, a := range j.actions {

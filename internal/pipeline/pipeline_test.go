@@ -46,7 +46,7 @@ func (s script) Run(ctx context.Context, up chan<- source.Update) error {
 }
 
 // silent is a collector that reads nothing.
-var silent = Collector{"silent", func(*catalog.Catalog) {}, func(ctx context.Context, _ chan<- []signals.Reading) error {
+var silent = Collector{Name: "silent", Follow: func(*catalog.Catalog) {}, Run: func(ctx context.Context, _ chan<- []signals.Reading) error {
 	<-ctx.Done()
 	return nil
 }}

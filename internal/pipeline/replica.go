@@ -212,8 +212,8 @@ func (c *core) takeTold(now time.Time) *replica.Told {
 
 // measured is the catalog of what this replica is to measure: everything if it leads, else nothing, or every
 // endpoint would be asked by every replica.
-func (c *core) measured() *catalog.Catalog {
-	if c.role.Leads {
+func (c *core) measured(by Collector) *catalog.Catalog {
+	if c.role.Leads || by.Everywhere {
 		return c.catalog
 	}
 	return &catalog.Catalog{}

@@ -322,12 +322,13 @@ func TestAReplicaWaitsForItsLeader(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				of := &others{events: make(chan replica.Event)}
-				var targets int
-				collector := silent
+				var targets, reporting int
+				collector, everywhere := silent, silent
 				collector.Follow = func(c *catalog.Catalog) { targets = len(scrapeSpecs(c)) }
+				everywhere.Everywhere, everywhere.Follow = true, func(c *catalog.Catalog) { reporting = len(c.Services) }
 				s := script{updates: make(chan source.Update), fail: make(chan error)}
 				p := New(Options{
-					Source: s, Collectors: []Collector{collector}, Cache: snapshot.NewCache(xds.FleetHash{}), Replicas: of,
+					Source: s, Collectors: []Collector{collector, everywhere}, Cache: snapshot.NewCache(xds.FleetHash{}), Replicas: of,
 					Catalog: catalog.Options{AllowLoopback: true}, Log: slog.New(slog.DiscardHandler),
 				})
 				ctx, cancel := context.WithCancel(t.Context())
@@ -347,8 +348,8 @@ func TestAReplicaWaitsForItsLeader(t *testing.T) {
 				if err := p.View().Ready(); err != nil {
 					t.Errorf("not ready after all: %v", err)
 				}
-				if (targets > 0) != test.leads {
-					t.Errorf("%d targets are measured, and it leads: %v", targets, test.leads)
+				if (targets > 0) != test.leads || reporting == 0 {
+					t.Errorf("%d targets are measured, and it leads: %v; of %d services its Envoys are asked", targets, test.leads, reporting)
 				}
 				if !test.leads { // the leader dies
 					of.events <- replica.Event{Role: &replica.Role{Leads: true}}

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/keepalive"
 
+	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/xds"
 )
 
@@ -149,21 +150,22 @@ func (r *Replica) hear(ctx context.Context, s stream, leader Peer) error {
 	}
 }
 
-// report tells the leader of this replica's proxies until the stream ends.
+// report tells the leader of this replica's proxies, and what they report, until the stream ends. Summaries
+// that are lost with it are followed by newer ones.
 func (r *Replica) report(ctx context.Context, s grpc.ClientStream) error {
 	told := map[string]xds.Proxy{}
 	var nacks []xds.Nack
 	again := time.NewTicker(reportEvery)
 	defer again.Stop()
 	for first := true; ; first = false {
-		messages := r.news(told, &nacks)
+		messages := append(r.news(told, &nacks), inMessages(r.opts.Loads.TakeSummaries())...)
 		if first && len(messages) == 0 {
 			messages = []up{{}}
 		}
 		for _, m := range messages {
 			m.Version, m.Self = protocol, r.opts.Self
 			if err := r.put(s, m); err != nil {
-				return fmt.Errorf("telling of proxies: %w", err)
+				return fmt.Errorf("telling of proxies and load: %w", err)
 			}
 		}
 		select {
@@ -210,5 +212,21 @@ func (r *Replica) news(told map[string]xds.Proxy, nacks *[]xds.Nack) []up {
 	}
 	clear(told)
 	maps.Copy(told, now)
+	return messages
+}
+
+// inMessages puts summaries into messages of a size that the leader takes.
+func inMessages(loads []signals.Summary) []up {
+	const most, each = 20_000, 10 // endpoints of up to 100 bytes; a summary without one counts as ten
+	var messages []up
+	room := 0
+	for _, s := range loads {
+		if room -= each + len(s.Endpoints); room < 0 || len(messages) == 0 {
+			messages = append(messages, up{})
+			room = most - each - len(s.Endpoints)
+		}
+		next := &messages[len(messages)-1]
+		next.Loads = append(next.Loads, s)
+	}
 	return messages
 }

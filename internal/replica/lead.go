@@ -151,8 +151,12 @@ func (f *follower) end(why error) {
 
 func (r *Replica) strike(f *follower) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	_, last := r.followers[f] // it has not come again
 	delete(r.followers, f)
+	r.mu.Unlock()
+	if last {
+		r.opts.Loads.ForgetReplica(f.self.Name)
+	}
 	r.opts.Log.Info("a replica does not follow any more", "replica", f.self)
 }
 
@@ -211,6 +215,9 @@ func (r *Replica) listen(s grpc.ServerStream, f *follower) {
 
 // heed takes in what a follower said.
 func (r *Replica) heed(f *follower, message up) {
+	if len(message.Loads) > 0 {
+		r.opts.Loads.MergeSummaries(f.self.Name, message.Loads)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, key := range message.Gone {

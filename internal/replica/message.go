@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/translate"
 	"evenkeel.io/controlplane/internal/xds"
 )
 
@@ -53,6 +55,8 @@ type up struct {
 	Gone    []string             `json:"gone,omitempty"`
 	// Nacks replace those told before; nil: they are the same.
 	Nacks []xds.Nack `json:"nacks,omitempty"`
+	// Loads are the newest summaries of load reports, each of one Service.
+	Loads []signals.Summary `json:"loads,omitempty"`
 }
 
 // stream is either end of the stream: frames of bytes, each a message in JSON.
@@ -178,7 +182,7 @@ var description = grpc.ServiceDesc{
 func (r *Replica) Register(server grpc.ServiceRegistrar) { server.RegisterService(&description, r) }
 
 // load is how much of a fleet is connected somewhere.
-type load struct{ proxies, workers int }
+type load struct{ proxies, workers, subscribers int } // subscribers take load assignments
 
 // assumedWorkers stands in for a proxy that does not say how many workers it has.
 const assumedWorkers = 4
@@ -193,6 +197,9 @@ func loads(proxies map[string]xds.Proxy) map[string]load {
 			of.workers += p.Workers
 		} else {
 			of.workers += assumedWorkers
+		}
+		if p.Types[translate.EDS].State != xds.NotSubscribed {
+			of.subscribers++
 		}
 		by[p.Fleet] = of
 	}

@@ -3,12 +3,13 @@
 //
 //	      Lease (Kubernetes)
 //	     /                  \
-//	leader ◀── proxies ── follower ──▶ its Envoys
-//	     └── machine states ──▶
+//	leader ◀── proxies, loads ── follower ──▶ its Envoys
+//	     └──── machine states ────▶
 //
 // The leader computes weights; all serve. Down the stream goes what a follower needs to serve the leader's
 // bytes and to take over from its numbers: the state of every Service's weight machine, at once when weights
-// are published and now and then in between. Up goes which proxies a follower serves and how far they are.
+// are published and now and then in between. Up goes which proxies a follower serves, how far they are, and what
+// they report of the load.
 // Objects do not travel: every replica watches them itself.
 //
 // A replica keeps what it heard last when the leader is gone, and one that leads goes on leading until it
@@ -21,7 +22,6 @@ package replica
 import (
 	"cmp"
 	"context"
-	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -34,7 +34,7 @@ import (
 	"google.golang.org/grpc/status"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
-	"evenkeel.io/controlplane/internal/translate"
+	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/weights"
 	"evenkeel.io/controlplane/internal/xds"
 )
@@ -142,9 +142,27 @@ type Options struct {
 	// Proxies are those connected to this replica, and Nacks their refusals.
 	Proxies func() []xds.Proxy
 	Nacks   func() []xds.Nack
+	// Loads are the load reports that this replica was told; nil: none are told to others.
+	Loads   Loads
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 }
+
+// Loads are summaries of load reports, on their way to the leader. It is called from the goroutines of streams.
+type Loads interface {
+	// TakeSummaries are those made since the last call, the newest of each Service.
+	TakeSummaries() []signals.Summary
+	// MergeSummaries takes in what a follower tells, ForgetReplica that it tells no more.
+	MergeSummaries(replica string, summaries []signals.Summary)
+	ForgetReplica(replica string)
+}
+
+// noLoads are none.
+type noLoads struct{}
+
+func (noLoads) TakeSummaries() []signals.Summary         { return nil }
+func (noLoads) MergeSummaries(string, []signals.Summary) {}
+func (noLoads) ForgetReplica(string)                     {}
 
 // Replica is this process among the replicas. Its methods are safe for concurrent use.
 type Replica struct {
@@ -167,6 +185,9 @@ func New(opts Options) *Replica {
 	opts.LeaseName = cmp.Or(opts.LeaseName, "evenkeel")
 	opts.Duration = cmp.Or(opts.Duration, 15*time.Second)
 	opts.Log = cmp.Or(opts.Log, slog.Default())
+	if opts.Loads == nil {
+		opts.Loads = noLoads{}
+	}
 	r := &Replica{
 		opts: opts, released: make(chan struct{}), events: make(chan Event), changed: make(chan struct{}),
 		followers: map[*follower]struct{}{},
@@ -316,16 +337,20 @@ func (r *Replica) ProxiesElsewhere(fleet string, here int) (proxies int) {
 	return proxies
 }
 
-// SubscribersElsewhere are the nodes, id and fleet, that take load assignments from other replicas, as far as
-// this one knows them.
-func (r *Replica) SubscribersElsewhere() iter.Seq2[string, string] {
-	return func(yield func(id, fleet string) bool) {
-		for _, p := range r.elsewhere() {
-			if p.Types[translate.EDS].State != xds.NotSubscribed && !yield(p.Node, p.Fleet) {
-				return
+// SubscribersElsewhere counts the nodes of these fleets that take load assignments from other replicas, by the
+// name of the replica, as far as this one knows them.
+func (r *Replica) SubscribersElsewhere(fleets []string) map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	subscribers := map[string]int{}
+	for f := range r.followers {
+		for _, fleet := range fleets {
+			if n := f.fleets[fleet].subscribers; n > 0 {
+				subscribers[f.self.Name] += n
 			}
 		}
 	}
+	return subscribers
 }
 
 // everywhere counts the proxies of all replicas by fleet.

@@ -23,6 +23,8 @@ import (
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"evenkeel.io/controlplane/internal/kubetest"
+	"evenkeel.io/controlplane/internal/signals"
+	"evenkeel.io/controlplane/internal/translate"
 	"evenkeel.io/controlplane/internal/weights"
 	"evenkeel.io/controlplane/internal/xds"
 )
@@ -42,12 +44,43 @@ type one struct {
 
 	mu      sync.Mutex
 	proxies []xds.Proxy
+	loads   []signals.Summary            // not taken yet
+	merged  map[string][]signals.Summary // by replica
+}
+
+// TakeSummaries, MergeSummaries and ForgetReplica make it Loads of its own.
+func (o *one) TakeSummaries() []signals.Summary {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	taken := o.loads
+	o.loads = nil
+	return taken
+}
+
+func (o *one) MergeSummaries(replica string, summaries []signals.Summary) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.merged[replica] = append(o.merged[replica], summaries...)
+}
+
+func (o *one) ForgetReplica(replica string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.merged, replica)
+}
+
+// heardOf is what it was told by a replica.
+func (o *one) heardOf(replica string) (summaries []signals.Summary, known bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	summaries, known = o.merged[replica]
+	return slices.Clone(summaries), known
 }
 
 // newOne makes a replica that listens and does nothing else.
 func newOne(t *testing.T, name string, change func(*Options)) *one {
 	t.Helper()
-	o := &one{t: t, events: make(chan Event, 1000)}
+	o := &one{t: t, events: make(chan Event, 1000), merged: map[string][]signals.Summary{}}
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +89,7 @@ func newOne(t *testing.T, name string, change func(*Options)) *one {
 		Self: Peer{name, lis.Addr().String()}, Log: slog.New(slog.DiscardHandler),
 		Proxies: func() []xds.Proxy { o.mu.Lock(); defer o.mu.Unlock(); return slices.Clone(o.proxies) },
 		Nacks:   func() []xds.Nack { return nil },
+		Loads:   o,
 	}
 	if change != nil {
 		change(&opts)
@@ -176,6 +210,57 @@ func TestTheStream(t *testing.T) {
 	// A leader that follows now sends its followers away.
 	leader.become(t.Context(), Role{Leader: Peer{Name: "c"}})
 	until(t, "its followers are sent away", func() bool { return leader.Followers() == 0 })
+}
+
+// TestLoadsGoUp: summaries of load reports reach the leader, which knows who takes endpoints elsewhere; a
+// follower that has gone is forgotten, and one that has come again on another stream is not.
+func TestLoadsGoUp(t *testing.T) {
+	leader, other := newOne(t, "a", nil), newOne(t, "b", nil)
+	leader.start(Role{Leads: true, Leader: leader.opts.Self})
+	takes := map[translate.Type]xds.TypeState{translate.EDS: {State: xds.Synced}}
+	other.have(
+		xds.Proxy{Node: "envoy-1", Fleet: "shop/edge", Types: takes}, xds.Proxy{Node: "envoy-2", Fleet: "eds:shop", Types: takes},
+		xds.Proxy{Node: "envoy-3", Fleet: "shop/edge", Types: map[translate.Type]xds.TypeState{translate.EDS: {State: xds.NotSubscribed}}},
+		xds.Proxy{Node: "envoy-4", Fleet: "bank/edge", Types: takes},
+	)
+	large := signals.Summary{Service: "shop/large:80", Endpoints: make([]signals.SummaryOf, 15_000)}
+	other.loads = []signals.Summary{{Service: "shop/cart:80", Subscribers: 2, Silent: 1, Interval: time.Second, Age: time.Millisecond}, large, large}
+	for i := range large.Endpoints {
+		large.Endpoints[i] = signals.SummaryOf{Address: "[2001:db8:1234:1234:1234:1234:1234:1234]:65535", Done: 123456.789012345, Failed: 1.0 / 3, Issued: 1e9 / 3, InFlight: 7}
+	}
+	other.start(Role{Leader: leader.opts.Self})
+	until(t, "the leader has the summaries", func() bool {
+		got, _ := leader.heardOf("b")
+		return len(got) == 3 && got[0].Silent == 1 && got[0].Interval == time.Second && got[0].Age == time.Millisecond && len(got[2].Endpoints) == 15_000
+	})
+	until(t, "the leader knows who takes endpoints", func() bool {
+		return leader.SubscribersElsewhere([]string{"shop/edge", "eds:shop"})["b"] == 2
+	})
+	if messages := inMessages([]signals.Summary{{}, large, large, {}}); len(messages) != 2 || len(messages[0].Loads) != 2 {
+		t.Errorf("%d messages, want no more than 20,000 endpoints in each", len(messages))
+	}
+	other.retire()
+	other.become(t.Context(), Role{Leads: true})
+	until(t, "what a follower told that has gone is forgotten", func() bool {
+		_, known := leader.heardOf("b")
+		return !known
+	})
+
+	leader.MergeSummaries("c", []signals.Summary{{}})
+	var streams []*follower
+	for range 2 {
+		f := &follower{self: Peer{Name: "c"}, ended: make(chan error, 1)}
+		if err := leader.enlist(f); err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, f)
+	}
+	for i, f := range streams {
+		leader.strike(f)
+		if _, known := leader.heardOf("c"); known != (i == 0) {
+			t.Errorf("after the end of stream %d of 2 what it told is known: %v", i+1, known)
+		}
+	}
 }
 
 // TestOnlyReplicasFollow, and only one that leads is followed.

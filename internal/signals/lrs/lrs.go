@@ -4,7 +4,7 @@
 //
 // An Envoy opens one stream, introduces itself, and reports once per interval what it is asked for:
 // stream.go asks, wire.go decodes no more of a report than is needed, reporter.go decides what of it
-// counts. The Manager (manager.go) adds up the last reports of all Envoys to one value per endpoint, once
+// counts, others.go takes to the replica that leads what others were told. The Manager (manager.go) adds up the last reports of all Envoys to one value per endpoint, once
 // per interval and Service, at the Service's turn.
 //
 // A report is a claim. It counts only from a node that has an ADS stream in the fleet that it names, and
@@ -42,6 +42,12 @@ type Options struct {
 	// Subscribers are the nodes, id and fleet, that subscribe to the endpoints of a Service; a node with
 	// two streams is there twice.
 	Subscribers func(service string) iter.Seq2[string, string]
+	// Leads says whether this replica of the control plane makes readings; where it does not, its reports are
+	// for the one that does (TakeSummaries). Nil: it does, and is the only one.
+	Leads func() bool
+	// Elsewhere counts the nodes of these fleets that take endpoints from other replicas, by the name of the
+	// replica. Nil: there are no others.
+	Elsewhere func(fleets []string) map[string]int
 	// MaxValues bounds what is remembered over all nodes, in values of one node about one endpoint, 24
 	// bytes each: 4 million by default. A report that goes past it does not count.
 	MaxValues int

@@ -59,8 +59,13 @@ func (b *bench) subscribers() map[node]int {
 
 func start(t *testing.T, specs ...Spec) *bench {
 	t.Helper()
+	return startWith(t, func(*Options) {}, specs...)
+}
+
+func startWith(t *testing.T, change func(*Options), specs ...Spec) *bench {
+	t.Helper()
 	b := &bench{t: t, registry: prometheus.NewRegistry(), nodes: map[node]int{}}
-	b.Manager = New(Options{
+	options := Options{
 		Connected: func(id, fleet string) bool { return b.subscribers()[node{id: id, fleet: fleet}] > 0 },
 		Subscribers: func(string) iter.Seq2[string, string] {
 			return func(yield func(string, string) bool) {
@@ -74,7 +79,9 @@ func start(t *testing.T, specs ...Spec) *bench {
 			}
 		},
 		Registerer: b.registry, Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	change(&options)
+	b.Manager = New(options)
 	b.SetTargets(specs)
 	ctx, cancel := context.WithCancel(context.Background())
 	up := make(chan []signals.Reading)

@@ -28,6 +28,8 @@ type Manager struct {
 	services  map[string]*service
 	reporters map[*reporter]struct{} // whose stream is open and said who it is
 	values    int                    // of all reports of all Services
+
+	others others
 }
 
 // service is a Service with the last report of everyone on it.
@@ -35,8 +37,9 @@ type service struct {
 	spec      Spec
 	endpoints map[netip.AddrPort]*endpoint
 	reports   map[*reporter]*report
-	next      time.Time // its next turn
-	sentTo    time.Time // the end of its last reading
+	summaries map[string]*summary // of other replicas, by name
+	next      time.Time           // its next turn
+	sentTo    time.Time           // the end of its last reading
 	status    signals.Target
 }
 
@@ -59,6 +62,7 @@ func New(options Options) *Manager {
 		changed:   make(chan struct{}, 1),
 		services:  map[string]*service{},
 		reporters: map[*reporter]struct{}{},
+		others:    others{untold: map[string]untold{}, leads: options.Leads == nil},
 	}
 	m.metrics = newMetrics(options.Registerer, m.asked)
 	return m
@@ -80,8 +84,8 @@ func (m *Manager) SetTargets(specs []Spec) {
 		}
 		if s == nil {
 			s = &service{
-				reports: map[*reporter]*report{},
-				next:    signals.NextTurn(spec.Service, m.options.Interval, now),
+				reports: map[*reporter]*report{}, summaries: map[string]*summary{},
+				next: signals.NextTurn(spec.Service, m.options.Interval, now),
 				status: signals.Target{
 					URL: "load reports", Owner: spec.Service, Services: []string{spec.Service}, Health: signals.Unknown,
 				},
@@ -97,6 +101,7 @@ func (m *Manager) SetTargets(specs []Spec) {
 				m.forget(s, r)
 			}
 			delete(m.services, name)
+			delete(m.others.untold, name)
 			moved = true
 		}
 	}
@@ -217,6 +222,7 @@ func (m *Manager) Run(ctx context.Context, up chan<- []signals.Reading) error {
 func (m *Manager) turns(now time.Time) (readings []signals.Reading, next time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.others.role(m.options.Leads, now)
 	next = now.Add(m.options.Interval)
 	for name, s := range m.services {
 		if !now.Before(s.next) {
@@ -235,53 +241,36 @@ func (m *Manager) turns(now time.Time) (readings []signals.Reading, next time.Ti
 //	value of an endpoint = sum over nodes of value / interval of the report, times the window
 //
 // The window is that of the latest report; the others are up to an interval older. An endpoint that a
-// report does not name had nothing to do.
+// report does not name had nothing to do. Where another replica leads, the sum is for it, and there are no
+// readings.
 func (m *Manager) turn(s *service, now time.Time) []signals.Reading {
+	reports, from := m.fresh(s, now)
+	if m.others.leads {
+		summed, elsewhere := m.freshElsewhere(s, now)
+		reports = append(reports, summed...)
+		from.silent, from.subscribers = from.silent+elsewhere.silent, from.subscribers+elsewhere.subscribers
+	}
 	var latest *report
-	live := map[node]int{}
-	for r, last := range s.reports {
-		if now.Sub(last.at) > time.Duration(freshFor*float64(m.options.Interval)) {
-			m.forget(s, r)
-			continue
-		}
-		live[r.node.key()]++
-		if latest == nil || last.at.After(latest.at) {
-			latest = last
+	for _, r := range reports {
+		if latest == nil || r.at.After(latest.at) {
+			latest = r
 		}
 	}
-	silent, subscribers := 0, 0
-	for id, fleet := range m.options.Subscribers(s.spec.Service) {
-		if !slices.Contains(s.spec.Fleets, fleet) {
-			continue // it asked for what it is not served
-		}
-		subscribers++
-		if n := (node{id: id, fleet: fleet}); live[n] > 0 {
-			live[n]--
-		} else {
-			silent++
-		}
+	s.show(reports, latest, from)
+	if !m.others.leads {
+		m.summarise(s, reports, latest, from)
+		return nil
 	}
-	s.show(latest, silent, subscribers)
 	if latest == nil || !latest.at.After(s.sentTo) {
 		return nil
 	}
 	s.sentTo = latest.at
-	window := latest.interval.Seconds()
-	for _, last := range s.reports {
-		scale := window / last.interval.Seconds()
-		for _, v := range last.values {
-			v.of.sum.Done += scale * float64(v.succeeded)
-			v.of.sum.Failed += scale * float64(v.failed)
-			v.of.sum.Issued += scale * float64(v.issued)
-			v.of.sum.InFlight += float64(v.active)
-		}
-	}
+	add(reports, latest.interval)
 	readings := make([]signals.Reading, 0, len(s.endpoints))
 	for _, e := range s.endpoints {
-		sum := e.sum
-		e.sum = signals.Reported{}
+		sum := e.takeSum()
 		sum.From, sum.To = latest.at.Add(-latest.interval), latest.at
-		sum.SourceInterval, sum.All = m.options.Interval, silent == 0
+		sum.SourceInterval, sum.All = m.options.Interval, from.silent == 0 && !now.Before(m.others.regrouped)
 		readings = append(readings, signals.Reading{
 			Endpoint: e.key, From: sum.From, To: sum.To, SourceInterval: sum.SourceInterval, Reported: sum,
 		})
@@ -289,26 +278,80 @@ func (m *Manager) turn(s *service, now time.Time) []signals.Reading {
 	return readings
 }
 
+// nodes are how many take the endpoints of a Service, and how many of these have not reported.
+type nodes struct{ subscribers, silent int }
+
+// fresh are the last reports of this replica's own nodes, but for those that are old.
+func (m *Manager) fresh(s *service, now time.Time) (reports []*report, from nodes) {
+	live := map[node]int{}
+	for r, last := range s.reports {
+		// With other replicas, who has gone may report to one of them.
+		if m.old(last.at, now) || r.ended && m.options.Elsewhere != nil {
+			m.forget(s, r)
+			continue
+		}
+		live[r.node.key()]++
+		reports = append(reports, last)
+	}
+	for id, fleet := range m.options.Subscribers(s.spec.Service) {
+		if !slices.Contains(s.spec.Fleets, fleet) {
+			continue // it asked for what it is not served
+		}
+		from.subscribers++
+		if n := (node{id: id, fleet: fleet}); live[n] > 0 {
+			live[n]--
+		} else {
+			from.silent++
+		}
+	}
+	return reports, from
+}
+
+// old says whether what came at a time counts no more.
+func (m *Manager) old(at, now time.Time) bool {
+	return now.Sub(at) > time.Duration(freshFor*float64(m.options.Interval))
+}
+
+// add adds reports up in their endpoints, as rates over the window.
+func add(reports []*report, window time.Duration) {
+	for _, r := range reports {
+		scale := window.Seconds() / r.interval.Seconds()
+		for _, v := range r.values {
+			v.of.sum.Done += scale * float64(v.succeeded)
+			v.of.sum.Failed += scale * float64(v.failed)
+			v.of.sum.Issued += scale * float64(v.issued)
+			v.of.sum.InFlight += float64(v.active)
+		}
+	}
+}
+
+// takeSum is what add made, of which nothing stays.
+func (e *endpoint) takeSum() signals.Reported {
+	sum := e.sum
+	e.sum = signals.Reported{}
+	return sum
+}
+
 // key is the node without what it can do.
 func (n node) key() node { return node{id: n.id, fleet: n.fleet} }
 
 // show says on /targets who reports.
-func (s *service) show(latest *report, silent, subscribers int) {
+func (s *service) show(reports []*report, latest *report, from nodes) {
 	t := &s.status
 	t.Health, t.LastError, t.Samples = signals.Up, "", 0
-	for _, last := range s.reports {
-		t.Samples += len(last.values)
+	for _, r := range reports {
+		t.Samples += len(r.values)
 	}
 	if latest != nil {
 		t.LastScrape = latest.at
 	}
 	switch {
-	case subscribers == 0 && latest == nil:
+	case from.subscribers == 0 && latest == nil:
 		t.Health = signals.Unknown
 	case latest == nil:
 		t.Health = signals.Down
-		t.LastError = fmt.Sprintf("none of the %d nodes that take its endpoints reports; does their bootstrap have cluster_manager.load_stats_config?", subscribers)
-	case silent > 0:
-		t.LastError = fmt.Sprintf("%d of the %d nodes that take its endpoints do not report", silent, subscribers)
+		t.LastError = fmt.Sprintf("none of the %d nodes that take its endpoints reports; does their bootstrap have cluster_manager.load_stats_config?", from.subscribers)
+	case from.silent > 0:
+		t.LastError = fmt.Sprintf("%d of the %d nodes that take its endpoints do not report", from.silent, from.subscribers)
 	}
 }
