@@ -44,6 +44,9 @@ var edges = map[string][]string{
 	"internal/auth/authority": {},
 	"internal/auth/authtest":  {"internal/auth/authority"},
 
+	"internal/rls":      {"api/v1alpha1", "internal/auth", "internal/auth/identity", "internal/rls/gcra", "internal/rlsconfig"},
+	"internal/rls/gcra": {},
+
 	"internal/translate":    {"api/v1alpha1", "internal/catalog", "internal/re2", "internal/rlsconfig", "internal/source", "internal/weights"},
 	"internal/snapshot":     {"internal/re2", "internal/translate"},
 	"internal/xds":          {"internal/auth", "internal/auth/identity", "internal/snapshot", "internal/translate", "internal/xds/session"},
@@ -59,7 +62,7 @@ var edges = map[string][]string{
 }
 
 // pure rooms are functions of their arguments and a given now.
-var pure = []string{"internal/audit", "internal/catalog", "internal/weights", "internal/health", "internal/rlsconfig", "internal/translate", "internal/status", "internal/source/admit", "internal/source/guard", "internal/xds/session", "internal/auth/identity"}
+var pure = []string{"internal/audit", "internal/catalog", "internal/weights", "internal/health", "internal/rls/gcra", "internal/rlsconfig", "internal/translate", "internal/status", "internal/source/admit", "internal/source/guard", "internal/xds/session", "internal/auth/identity"}
 
 // impure is what a pure room may not import.
 var impure = []string{"sync", "sync/atomic", "net", "net/http", "os", "context", "math/rand", "math/rand/v2"}

@@ -1,0 +1,206 @@
+package rls
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+)
+
+// listener gives each connection an address that knows its holder: of a call, gRPC tells no more of its
+// connection than the address.
+type listener struct{ net.Listener }
+
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return connection{c, &remote{c.RemoteAddr(), &holder{}}}, nil
+}
+
+type connection struct {
+	net.Conn
+	remote *remote
+}
+
+func (c connection) RemoteAddr() net.Addr { return c.remote }
+
+type remote struct {
+	net.Addr
+	holder *holder
+}
+
+// holderOf is who called, nil of a server that is not Serve's.
+func holderOf(ctx context.Context) *holder {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	r, ok := p.Addr.(*remote)
+	if !ok {
+		return nil
+	}
+	return r.holder
+}
+
+// proxies are the Envoys that have a stream of access logs, or lost their last one a short time ago. An Envoy
+// has a stream for each worker, usually in the connection in which the worker asks: so a connection's
+// leases become its proxy's.
+type proxies struct {
+	mu    sync.Mutex
+	known map[proxyName]*connected
+}
+
+type proxyName struct{ fleet, node string }
+
+type connected struct {
+	proxy
+	streams int
+}
+
+// opened is called with the first message of a stream.
+func (p *proxies) opened(name proxyName) *connected {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known == nil {
+		p.known = map[proxyName]*connected{}
+	}
+	c := p.known[name]
+	if c == nil {
+		c = &connected{}
+		p.known[name] = c
+	}
+	c.streams++
+	c.lost.Store(0)
+	return c
+}
+
+func (p *proxies) closed(name proxyName, c *connected, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.streams--; c.streams == 0 {
+		c.lost.Store(now.Add(grace).UnixNano())
+	}
+}
+
+// sweep forgets who is gone; their leases know by themselves.
+func (p *proxies) sweep(now int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, c := range p.known {
+		if lost := c.lost.Load(); lost != 0 && lost <= now {
+			delete(p.known, name)
+		}
+	}
+}
+
+type accessLogs struct {
+	alsv3.UnimplementedAccessLogServiceServer
+	*Server
+}
+
+// StreamAccessLogs takes the access logs of one worker of an Envoy. An entry of a request that goes on renews its
+// leases, one of its end ends them. Nothing is answered before the end.
+func (s accessLogs) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.panicked("StreamAccessLogs", p)
+		}
+	}()
+	defer s.streams.Add(-1)
+	if s.streams.Add(1) > int64(s.opts.MaxStreams) {
+		s.metrics.errors.WithLabelValues("streams").Inc()
+		return status.Errorf(codes.ResourceExhausted, "there are %d streams of access logs: expected no more", s.opts.MaxStreams)
+	}
+	message, err := stream.Recv()
+	if err != nil {
+		return ended(stream, err)
+	}
+	node := message.GetIdentifier().GetNode()
+	if who := s.client(stream.Context()); !who.MaySee(node.GetCluster()) {
+		s.metrics.errors.WithLabelValues("identity").Inc()
+		return status.Errorf(codes.PermissionDenied, "node.cluster is %q: expected a fleet of this client, who is %s", short(node.GetCluster()), who)
+	}
+	name := proxyName{node.GetCluster(), node.GetId()}
+	proxy := s.proxies.opened(name)
+	defer func() { s.proxies.closed(name, proxy, time.Now()) }()
+	by := holderOf(stream.Context())
+	if by == nil {
+		by = &holder{}
+	}
+	by.proxy.Store(&proxy.proxy)
+	for {
+		now := time.Now().UnixNano()
+		for _, entry := range message.GetHttpLogs().GetLogEntry() {
+			s.logged(name.fleet, entry, by, now)
+		}
+		if message, err = stream.Recv(); err != nil {
+			return ended(stream, err)
+		}
+	}
+}
+
+// ended answers a stream that its client ended.
+func ended(stream alsv3.AccessLogService_StreamAccessLogsServer, err error) error {
+	if errors.Is(err, io.EOF) {
+		return stream.SendAndClose(&alsv3.StreamAccessLogsResponse{})
+	}
+	return err
+}
+
+// logged does what one entry says.
+func (s *Server) logged(fleet string, entry *accesslogv3.HTTPAccessLogEntry, by *holder, now int64) {
+	request := entry.GetRequest().GetRequestId()
+	if request == "" {
+		return
+	}
+	id, common := s.hasher.lease(fleet, request), entry.GetCommonProperties()
+	switch common.GetAccessLogType() {
+	case accesslogv3.AccessLogType_DownstreamEnd:
+		s.leases.end(id, now)
+	case accesslogv3.AccessLogType_DownstreamPeriodic:
+		s.leases.renew(id, s.places(fleet, common), by, now)
+	}
+}
+
+// places are those of whose leases an entry tells.
+func (s *Server) places(fleet string, common *accesslogv3.AccessLogCommon) []place {
+	fields := common.GetMetadata().GetFilterMetadata()[MetadataNamespace].GetFields()
+	d := s.domain(fleet)
+	if len(fields) == 0 || d == nil {
+		return nil
+	}
+	var places []place
+	for id, parts := range fields {
+		r := d.rules[id]
+		if r == nil {
+			continue
+		}
+		entries := told(parts.GetListValue())
+		if r.lease(entries) == nil {
+			continue
+		}
+		places = append(places, place{r.counters, s.hasher.key(entries)})
+	}
+	return places
+}
+
+// lease is the variant of a limit of concurrency with these parts of the key.
+func (r *rule) lease(entries []*ratelimitv3.RateLimitDescriptor_Entry) *variant {
+	for _, v := range r.variants {
+		if v.fits(entries, true) {
+			return v
+		}
+	}
+	return nil
+}
