@@ -25,6 +25,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -42,39 +43,48 @@ func main() {
 // shape is how much there is, and how it is measured.
 type shape struct {
 	services, endpoints int // endpoints of each
-	streams             int
+	streams             []int
 	starts              int // of which the median is taken
 	changes             int // of one endpoint, of which the median is taken
 	idle                time.Duration
 	churn               time.Duration
-	perSecond           int // changes in a churn
+	perSecond           int    // changes in a churn
+	profile             string // file that the heap profile goes to, "" for none
 }
 
 func bench(ctx context.Context, args []string) error {
 	var s shape
 	flags := flag.NewFlagSet("kube", flag.ExitOnError)
-	chosen := flags.String("scenario", "start,one,churn", "what is measured, comma-separated: start, one, churn")
+	chosen := flags.String("scenario", "status,start,memory,one,churn", "what is measured, comma-separated: status, start, memory, one, churn")
 	flags.IntVar(&s.services, "services", 1000, "Services, each with a route, 1 to 10000")
 	flags.IntVar(&s.endpoints, "endpoints", 10, "endpoints of each Service, 2 to 100")
-	flags.IntVar(&s.streams, "streams", 10, "xDS streams, 1 to 1000")
+	streams := flags.String("streams", "10,100", "numbers of xDS streams beside which one endpoint changes, comma-separated, each 1 to 1000; a churn takes the first")
 	flags.IntVar(&s.starts, "starts", 5, "starts of which the median is taken, 1 to 100")
 	flags.IntVar(&s.changes, "changes", 50, "changes of one endpoint of which the median is taken, 1 to 1000")
 	flags.DurationVar(&s.idle, "idle", 20*time.Second, "how long the program idles before its memory is read")
 	flags.DurationVar(&s.churn, "churn", time.Minute, "how long endpoints come and go")
 	flags.IntVar(&s.perSecond, "per-second", 500, "changes of an endpoint per second meanwhile, 1 to 5000")
+	flags.StringVar(&s.profile, "profile", "", "the file that the heap profile of the scenario memory is written to, for go tool pprof")
 	_ = flags.Parse(args) // exits on an error
 	scenarios := strings.Split(*chosen, ",")
+	for _, text := range strings.Split(*streams, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 1000 {
+			return fmt.Errorf("-streams %q: want numbers from 1 to 1000", *streams)
+		}
+		s.streams = append(s.streams, n)
+	}
 	switch {
 	case flags.NArg() > 0:
 		return fmt.Errorf("argument %q: want flags only", flags.Arg(0))
-	case s.services < 1 || s.services > 10_000 || s.endpoints < 2 || s.endpoints > 100 || s.streams < 1 || s.streams > 1000:
-		return errors.New("want 1 to 10000 -services, 2 to 100 -endpoints, 1 to 1000 -streams")
+	case s.services < 1 || s.services > 10_000 || s.endpoints < 2 || s.endpoints > 100:
+		return errors.New("want 1 to 10000 -services, 2 to 100 -endpoints")
 	case s.starts < 1 || s.starts > 100 || s.changes < 1 || s.changes > 1000 || s.perSecond < 1 || s.perSecond > 5000 || s.idle < 0 || s.churn <= 0:
 		return errors.New("want 1 to 100 -starts, 1 to 1000 -changes, 1 to 5000 -per-second, and times above 0")
 	}
 	for _, name := range scenarios {
-		if !slices.Contains([]string{"start", "one", "churn"}, name) {
-			return fmt.Errorf("-scenario %q: want some of start, one, churn", name)
+		if !slices.Contains([]string{"status", "start", "memory", "one", "churn"}, name) {
+			return fmt.Errorf("-scenario %q: want some of status, start, memory, one, churn", name)
 		}
 	}
 
@@ -96,21 +106,44 @@ func bench(ctx context.Context, args []string) error {
 	fmt.Printf("# In front of a Kubernetes API server\n\n`%s`, %d CPUs shared with the API server, etcd and the clients, %s.\n",
 		strings.Join(append([]string{"go run ./bench/kube"}, args...), " "), runtime.NumCPU(), runtime.Version())
 	fmt.Printf("%d Services with %d endpoints each, in one EndpointSlice, and an HTTPRoute each; no Pods. "+
-		"Times of delivery begin when a watch beside the program's tells of the change and end at the last of %d streams.\n", s.services, s.endpoints, s.streams)
+		"Times of delivery begin when a watch beside the program's tells of the change and end at the last of the streams.\n", s.services, s.endpoints)
+	if slices.Contains(scenarios, "status") {
+		if err := measureStatus(ctx, c, program, dir); err != nil {
+			return err
+		}
+	}
 	if slices.Contains(scenarios, "start") {
 		if err := measureStarts(ctx, c, program, dir); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(scenarios, "memory") {
+		if err := measureMemory(ctx, c, program, dir); err != nil {
 			return err
 		}
 	}
 	if !slices.Contains(scenarios, "one") && !slices.Contains(scenarios, "churn") {
 		return nil
 	}
-	p, err := startPlane(ctx, program, dir, c)
+	p, err := startPlane(ctx, program, dir, c.server.Kubeconfig())
 	if err != nil {
 		return err
 	}
 	defer p.stop()
-	swarm, err := openStreams(ctx, p.xds, c)
+	for i, streams := range s.streams {
+		if err := measureStreams(ctx, c, p, streams, slices.Contains(scenarios, "one"), i == 0 && slices.Contains(scenarios, "churn")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureStreams opens streams and measures what reaches them.
+func measureStreams(ctx context.Context, c *cluster, p *plane, streams int, one, churn bool) error {
+	if !one && !churn {
+		return nil
+	}
+	swarm, err := openStreams(ctx, p.xds, streams, c)
 	if err != nil {
 		return err
 	}
@@ -118,12 +151,16 @@ func bench(ctx context.Context, args []string) error {
 	if err := c.follow(ctx, swarm); err != nil {
 		return err
 	}
-	if slices.Contains(scenarios, "one") {
-		if err := measureOne(ctx, c, p, swarm); err != nil {
+	if one {
+		target := 5 * time.Millisecond
+		if streams > 10 {
+			target = 20 * time.Millisecond
+		}
+		if err := measureOne(ctx, c, p, swarm, target); err != nil {
 			return err
 		}
 	}
-	if slices.Contains(scenarios, "churn") {
+	if churn {
 		return measureChurn(ctx, c, p, swarm)
 	}
 	return nil

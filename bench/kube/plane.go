@@ -19,6 +19,7 @@ import (
 type plane struct {
 	process *demo.Process
 	xds     string        // address
+	admin   string        // URL
 	ready   time.Duration // from its start until it was
 }
 
@@ -32,7 +33,8 @@ func build(ctx context.Context, dir string) (string, error) {
 	return program, nil
 }
 
-func startPlane(ctx context.Context, program, dir string, c *cluster) (*plane, error) {
+// startPlane starts the program with what env adds to our environment, and returns when it is ready.
+func startPlane(ctx context.Context, program, dir, kubeconfig string, env ...string) (*plane, error) {
 	loopback := netip.MustParseAddr("127.0.0.1")
 	xds, err := demo.FreePort(0, loopback)
 	if err != nil {
@@ -42,16 +44,15 @@ func startPlane(ctx context.Context, program, dir string, c *cluster) (*plane, e
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{xds: fmt.Sprintf("127.0.0.1:%d", xds)}
+	p := &plane{xds: fmt.Sprintf("127.0.0.1:%d", xds), admin: fmt.Sprintf("http://127.0.0.1:%d", admin)}
 	began := time.Now()
-	p.process, err = demo.StartProcess("controlplane", dir, nil, program, "serve", "--kubeconfig", c.server.Kubeconfig(),
+	p.process, err = demo.StartProcess("controlplane", dir, append(os.Environ(), env...), program, "serve", "--kubeconfig", kubeconfig,
 		"--xds-address", p.xds, "--admin-address", fmt.Sprintf("127.0.0.1:%d", admin), "--log-level", "warn")
 	if err != nil {
 		return nil, err
 	}
-	url := fmt.Sprintf("http://127.0.0.1:%d/readyz", admin)
 	for {
-		if response, err := http.Get(url); err == nil {
+		if response, err := http.Get(p.admin + "/readyz"); err == nil {
 			response.Body.Close()
 			if response.StatusCode == http.StatusOK {
 				p.ready = time.Since(began)
@@ -69,27 +70,60 @@ func startPlane(ctx context.Context, program, dir string, c *cluster) (*plane, e
 	}
 }
 
+// settle waits until the program has written no status for some seconds, and returns how many it has written,
+// and how long after the call the last of them.
+func (p *plane) settle(ctx context.Context) (written float64, last time.Duration, err error) {
+	const silence = 5 * time.Second
+	for began := time.Now(); time.Since(began) < last+silence; {
+		all, err := p.metrics(ctx)
+		if err != nil {
+			return 0, 0, err
+		}
+		now := 0.0
+		for name, value := range all {
+			if strings.HasPrefix(name, "evenkeel_status_writes_total{") {
+				now += value
+			}
+		}
+		if now > written {
+			written, last = now, time.Since(began)
+		}
+		if err := sleep(ctx, time.Second); err != nil {
+			return 0, 0, err
+		}
+	}
+	return written, last, nil
+}
+
 func (p *plane) stop() { p.process.Stop(10 * time.Second) }
 
-// rss is the memory the process has now, and the most it ever had, in megabytes.
-func (p *plane) rss() (now, peak float64, err error) {
+// rss is the memory that the process has now, and the most it ever had, in megabytes; anonymous and file
+// are the parts of now: what it allocated, and the pages of the program that it touched.
+type rss struct{ now, peak, anonymous, file float64 }
+
+func (p *plane) rss() (m rss, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.process.PID()))
 	if err != nil {
-		return 0, 0, err
+		return m, err
 	}
 	for line := range strings.Lines(string(status)) {
 		fields := strings.Fields(line)
 		if len(fields) < 2 {
 			continue
 		}
-		switch kb, _ := strconv.ParseFloat(fields[1], 64); fields[0] {
+		kb, _ := strconv.ParseFloat(fields[1], 64)
+		switch mb := kb * 1024 / 1e6; fields[0] {
 		case "VmRSS:":
-			now = kb / 1000 * 1.024
+			m.now = mb
 		case "VmHWM:":
-			peak = kb / 1000 * 1.024
+			m.peak = mb
+		case "RssAnon:":
+			m.anonymous = mb
+		case "RssFile:":
+			m.file = mb
 		}
 	}
-	return now, peak, nil
+	return m, nil
 }
 
 // cpu is the CPU time that the process has used.

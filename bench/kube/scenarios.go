@@ -10,11 +10,54 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// measureStatus starts the program in front of objects whose status nobody has written, and waits until all
+// are.
+func measureStatus(ctx context.Context, c *cluster, program, dir string) error {
+	p, err := startPlane(ctx, program, dir, c.server.Kubeconfig())
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	progress("waiting until every status is written")
+	before, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	written, took, err := p.settle(ctx)
+	if err != nil {
+		return err
+	}
+	after, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	lasted := time.Since(began)
+	if err := sleep(ctx, c.idle); err != nil {
+		return err
+	}
+	idle, err := p.cpu()
+	if err != nil {
+		return err
+	}
+	memory, err := p.rss()
+	if err != nil {
+		return err
+	}
+	spent := (after - before) - time.Duration(float64(idle-after)*lasted.Seconds()/c.idle.Seconds())
+	fmt.Print("\n## The first writing of all statuses\n\n| | measured | target |\n|---|---|---|\n")
+	fmt.Printf("| statuses written, in | %.0f, %.0f s | |\n", written, took.Seconds())
+	fmt.Printf("| CPU of each, above idle | %s | |\n", milliseconds(spent/time.Duration(max(1, written))))
+	fmt.Printf("| CPU of one meanwhile | %.1f %% | |\n", 100*spent.Seconds()/took.Seconds())
+	fmt.Printf("| RSS after %v idle, and its peak | %.0f MB, %.0f MB | 80 MB |\n", c.idle, memory.now, memory.peak)
+	return nil
+}
+
 // measureStarts starts the program again and again, and reads the memory of the last one.
 func measureStarts(ctx context.Context, c *cluster, program, dir string) error {
 	var ready []time.Duration
 	for i := range c.starts {
-		p, err := startPlane(ctx, program, dir, c)
+		p, err := startPlane(ctx, program, dir, c.server.Kubeconfig())
 		if err != nil {
 			return err
 		}
@@ -25,6 +68,9 @@ func measureStarts(ctx context.Context, c *cluster, program, dir string) error {
 			continue
 		}
 		defer p.stop()
+		if _, _, err := p.settle(ctx); err != nil {
+			return err
+		}
 		before, err := p.cpu()
 		if err != nil {
 			return err
@@ -36,15 +82,15 @@ func measureStarts(ctx context.Context, c *cluster, program, dir string) error {
 		if err != nil {
 			return err
 		}
-		now, peak, err := p.rss()
+		memory, err := p.rss()
 		if err != nil {
 			return err
 		}
 		fmt.Print("\n## Start and idle\n\n| | measured | target |\n|---|---|---|\n")
 		fmt.Printf("| process start to ready, median of %d | %.2f s | 2 s |\n", c.starts, quantile(ready, 0.5).Seconds())
 		fmt.Printf("| ... slowest | %.2f s | |\n", slices.Max(ready).Seconds())
-		fmt.Printf("| RSS after %v idle | %.0f MB | 80 MB |\n", c.idle, now)
-		fmt.Printf("| RSS at its peak, during the start | %.0f MB | |\n", peak)
+		fmt.Printf("| RSS after %v idle | %.0f MB | 80 MB |\n", c.idle, memory.now)
+		fmt.Printf("| RSS at its peak, during the start | %.0f MB | |\n", memory.peak)
 		fmt.Printf("| CPU while idle | %.1f %% of one | |\n", 100*(after-before).Seconds()/c.idle.Seconds())
 	}
 	return nil
@@ -53,8 +99,11 @@ func measureStarts(ctx context.Context, c *cluster, program, dir string) error {
 // apart is the time between two changes: the first after a quiet second goes at once.
 const apart = 1500 * time.Millisecond
 
-// measureOne changes one endpoint at a time.
-func measureOne(ctx context.Context, c *cluster, p *plane, s *swarm) error {
+// measureOne changes one endpoint at a time, when every status is written.
+func measureOne(ctx context.Context, c *cluster, p *plane, s *swarm, target time.Duration) error {
+	if _, _, err := p.settle(ctx); err != nil {
+		return err
+	}
 	var took []time.Duration
 	before, err := p.cpu()
 	if err != nil {
@@ -84,19 +133,19 @@ func measureOne(ctx context.Context, c *cluster, p *plane, s *swarm) error {
 	if err != nil {
 		return err
 	}
-	now, peak, err := p.rss()
+	memory, err := p.rss()
 	if err != nil {
 		return err
 	}
 	if len(took) != c.changes {
 		return fmt.Errorf("the watch told of %d changes, %d were made", len(took), c.changes)
 	}
-	fmt.Printf("\n## One endpoint changes, %d streams\n\n| | measured | target |\n|---|---|---|\n", c.streams)
-	fmt.Printf("| to the last stream, median of %d | %s | 5 ms |\n", len(took), milliseconds(quantile(took, 0.5)))
+	fmt.Printf("\n## One endpoint changes, %d streams\n\n| | measured | target |\n|---|---|---|\n", len(s.has))
+	fmt.Printf("| to the last stream, median of %d | %s | %v |\n", len(took), milliseconds(quantile(took, 0.5)), target)
 	fmt.Printf("| ... p90 | %s | |\n| ... slowest | %s | |\n", milliseconds(quantile(took, 0.9)), milliseconds(slices.Max(took)))
 	fmt.Printf("| CPU per change | %s | 15 ms |\n", milliseconds((after-before)/time.Duration(c.changes)))
 	fmt.Printf("| CPU of one in %v | %.1f %% | |\n", time.Since(began).Round(time.Second), 100*(after-before).Seconds()/time.Since(began).Seconds())
-	fmt.Printf("| RSS, and its peak with the streams | %.0f MB, %.0f MB | 200 MB with 100 streams |\n", now, peak)
+	fmt.Printf("| RSS, and its peak with the streams | %.0f MB, %.0f MB | 200 MB with 100 streams |\n", memory.now, memory.peak)
 	return nil
 }
 
@@ -129,7 +178,7 @@ func measureChurn(ctx context.Context, c *cluster, p *plane, s *swarm) error {
 	if err != nil {
 		return err
 	}
-	now, peak, err := p.rss()
+	memory, err := p.rss()
 	if err != nil {
 		return err
 	}
@@ -161,7 +210,7 @@ func measureChurn(ctx context.Context, c *cluster, p *plane, s *swarm) error {
 	if len(removals) == 0 || len(additions) == 0 {
 		return fmt.Errorf("of %d changes made none reached every stream, %d were undone before; all is there in the end: %v", made, unseen, whole)
 	}
-	fmt.Printf("\n## %d endpoints a second come and go for %v, %d streams\n\n| | measured | target |\n|---|---|---|\n", c.perSecond, c.churn, c.streams)
+	fmt.Printf("\n## %d endpoints a second come and go for %v, %d streams\n\n| | measured | target |\n|---|---|---|\n", c.perSecond, c.churn, len(s.has))
 	fmt.Printf("| changes made, a second | %.0f | %d |\n", float64(made)/lasted.Seconds(), c.perSecond)
 	fmt.Printf("| removal to the last stream, median | %s | |\n| ... p99 | %s | 1 s |\n| ... slowest | %s | |\n",
 		milliseconds(quantile(removals, 0.5)), milliseconds(quantile(removals, 0.99)), milliseconds(slices.Max(removals)))
@@ -169,8 +218,8 @@ func measureChurn(ctx context.Context, c *cluster, p *plane, s *swarm) error {
 	fmt.Printf("| changes that were undone before they were seen everywhere | %d | 0 |\n", unseen)
 	fmt.Printf("| every stream has every endpoint in the end | %v | true |\n", whole)
 	fmt.Printf("| responses a stream and second, assignments in each | %.1f, %.0f | |\n",
-		float64(responsesNow-responses)/float64(c.streams)/lasted.Seconds(), float64(resourcesNow-resources)/float64(max(1, responsesNow-responses)))
-	fmt.Printf("| CPU of one | %.0f %% | |\n| RSS, and its peak | %.0f MB, %.0f MB | |\n", 100*(after-before).Seconds()/lasted.Seconds(), now, peak)
+		float64(responsesNow-responses)/float64(len(s.has))/lasted.Seconds(), float64(resourcesNow-resources)/float64(max(1, responsesNow-responses)))
+	fmt.Printf("| CPU of one | %.0f %% | |\n| RSS, and its peak | %.0f MB, %.0f MB | |\n", 100*(after-before).Seconds()/lasted.Seconds(), memory.now, memory.peak)
 	return nil
 }
 

@@ -42,7 +42,7 @@ type change struct {
 	all     chan struct{} // closed when the last stream has it
 }
 
-func openStreams(ctx context.Context, address string, c *cluster) (*swarm, error) {
+func openStreams(ctx context.Context, at string, streams int, c *cluster) (*swarm, error) {
 	ctx, stop := context.WithCancel(ctx)
 	s := &swarm{stop: stop, expected: map[string]map[string]bool{}, changes: map[string][]*change{}}
 	var names []string
@@ -50,12 +50,14 @@ func openStreams(ctx context.Context, address string, c *cluster) (*swarm, error
 		names = append(names, clusterName(i))
 		s.expected[clusterName(i)] = map[string]bool{}
 		for j := range c.endpoints {
-			s.expected[clusterName(i)][fmt.Sprintf("10.%d.%d.%d", i/250, i%250, j+1)] = true
+			if j != c.absent[i] {
+				s.expected[clusterName(i)][address(i, j)] = true
+			}
 		}
 	}
-	for i := range c.streams {
+	for i := range streams {
 		s.has = append(s.has, map[string]map[string]bool{})
-		conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+		conn, err := grpc.NewClient(at, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
 		if err != nil {
 			s.close()
 			return nil, err

@@ -164,6 +164,7 @@ func New(o Options) http.Handler {
 		mux.Handle(r.pattern, s.serve(r))
 	}
 	s.monitoring(mux)
+	profiles(mux)
 	mux.Handle("/assets/", only(http.MethodGet, http.HandlerFunc(assets)))
 	mux.HandleFunc("/", s.notFound)
 	return guard(o.AllowedHosts, mux)

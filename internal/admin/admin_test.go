@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -171,7 +172,7 @@ func TestEveryAnswerKeepsTheBrowserFromDoingMore(t *testing.T) {
 func TestMethods(t *testing.T) {
 	w := small()
 	h := w.handler()
-	for path, allow := range map[string]string{"/services": "GET, HEAD", "/healthz": "GET, HEAD", "/metrics": "GET, HEAD", "/freeze": "POST", "/unfreeze": "POST", "/accept": "POST"} {
+	for path, allow := range map[string]string{"/services": "GET, HEAD", "/healthz": "GET, HEAD", "/metrics": "GET, HEAD", "/debug/pprof/heap": "GET, HEAD", "/freeze": "POST", "/unfreeze": "POST", "/accept": "POST"} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"} {
 			res := call(h, method, path, "", header(ActionHeader, "1"))
 			if allowed := strings.Contains(allow, method); allowed != (res.StatusCode == 200) {
@@ -457,7 +458,7 @@ func TestMonitoringTellsOfHealthAndMetricsAlone(t *testing.T) {
 			t.Errorf("%s: %d %s, on the admin port %d %s", path, got.StatusCode, text, want.StatusCode, wanted)
 		}
 	}
-	for _, path := range golden {
+	for _, path := range append(slices.Collect(maps.Values(golden)), "/debug/pprof/heap", "/debug/pprof/goroutine") {
 		if path == "/healthz" || path == "/readyz" {
 			continue
 		}

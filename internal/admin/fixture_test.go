@@ -227,8 +227,8 @@ func small() *world {
 			{Number: 7, At: now.Add(-time.Minute), Why: "HTTPRoute shop/web changed (File edit)", By: "file route.yaml", Snapshot: snapshot.New(cluster(cart, 2*time.Second), cluster("shop/new:1", time.Second))},
 		},
 		pushes: map[string][]snapshot.Push{cart: {
-			{At: now.Add(-50 * time.Second), Why: "First sync", Weights: map[string]uint32{"10.0.0.6:8080": 700, "10.0.0.7:8080": 1000, "10.0.0.8:8080": 1000}},
-			{At: now.Add(-20 * time.Second), Why: "urgent: 10.0.0.7:8080 -50%", Weights: map[string]uint32{"10.0.0.7:8080": 500, "10.0.0.8:8080": 1000, "10.0.0.9:8080": 500}},
+			{At: now.Add(-50 * time.Second), Why: "First sync", Weights: []snapshot.EndpointWeight{{Address: "10.0.0.6:8080", Weight: 700}, {Address: "10.0.0.7:8080", Weight: 1000}, {Address: "10.0.0.8:8080", Weight: 1000}}},
+			{At: now.Add(-20 * time.Second), Why: "urgent: 10.0.0.7:8080 -50%", Weights: []snapshot.EndpointWeight{{Address: "10.0.0.7:8080", Weight: 500}, {Address: "10.0.0.8:8080", Weight: 1000}, {Address: "10.0.0.9:8080", Weight: 500}}},
 		}},
 		proxies: []xds.Proxy{
 			{Node: "envoy-2", Fleet: "shop/edge", Build: "1.40.0", Agent: "envoy", Zone: "b", Protocol: "sotw", ConnectedAt: now.Add(-time.Minute),

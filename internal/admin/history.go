@@ -102,13 +102,21 @@ func (m moment) pushViews(service string) []PushView {
 	pushes := m.model.Pushes(service)
 	views := make([]PushView, 0, len(pushes))
 	for i, p := range slices.Backward(pushes) {
-		view := PushView{Service: service, At: timestamp(p.At), Why: p.Why, Weights: p.Weights, Changes: []WeightChangeView{}}
+		view := PushView{Service: service, At: timestamp(p.At), Why: p.Why, Weights: byAddress(p.Weights), Changes: []WeightChangeView{}}
 		if i > 0 {
-			view.Changes = weightChanges(pushes[i-1].Weights, p.Weights)
+			view.Changes = weightChanges(byAddress(pushes[i-1].Weights), view.Weights)
 		}
 		views = append(views, view)
 	}
 	return views
+}
+
+func byAddress(all []snapshot.EndpointWeight) map[string]uint32 {
+	m := make(map[string]uint32, len(all))
+	for _, e := range all {
+		m[e.Address] = e.Weight
+	}
+	return m
 }
 
 func weightChanges(before, after map[string]uint32) []WeightChangeView {

@@ -48,6 +48,9 @@ func (m moment) statusInput(proxies []xds.Proxy) status.Input {
 		}
 	}
 	for name, svc := range m.catalog().Services {
+		if !svc.HasPolicy {
+			continue // nothing is read of it, and nothing has to be
+		}
 		if d, ok := m.model.Decisions(name); ok && d.Frozen != "" {
 			if fresh, n := m.freshReadings(svc), len(svc.Endpoints); 2*fresh < n {
 				in.Stale[name] = fmt.Sprintf("the weights are held: %d of %d endpoints have fresh readings", fresh, n)

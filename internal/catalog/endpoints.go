@@ -208,14 +208,21 @@ func parseAddress(text string, family discoveryv1.AddressType, opts Options) (ad
 	return addr, ""
 }
 
-// pod finds the Pod of an endpoint, in the slice's own namespace only.
-func (r *sliceReader) pod(slice *discoveryv1.EndpointSlice, ref *corev1.ObjectReference) (*corev1.Pod, *settings) {
+// podName is that of an endpoint's Pod, in the slice's own namespace only.
+func podName(slice *discoveryv1.EndpointSlice, ref *corev1.ObjectReference) (name types.NamespacedName, ok bool) {
 	if ref == nil || ref.Kind != source.KindPod || ref.Namespace != "" && ref.Namespace != slice.Namespace {
+		return name, false
+	}
+	return types.NamespacedName{Namespace: slice.Namespace, Name: ref.Name}, true
+}
+
+// pod finds the Pod of an endpoint.
+func (r *sliceReader) pod(slice *discoveryv1.EndpointSlice, ref *corev1.ObjectReference) (*corev1.Pod, *settings) {
+	name, ok := podName(slice, ref)
+	if !ok {
 		return nil, noSettings
 	}
-	name := types.NamespacedName{Namespace: slice.Namespace, Name: ref.Name}
 	pod := r.store.Pods[name]
-	r.work.pods[name] = pod
 	if pod == nil {
 		return nil, noSettings
 	}

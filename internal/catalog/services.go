@@ -28,8 +28,7 @@ type services struct {
 type serviceWork struct {
 	object    *corev1.Service
 	slices    []*discoveryv1.EndpointSlice
-	pods      map[types.NamespacedName]*corev1.Pod // nil for a Pod that does not exist
-	effective []*effective                         // per port, in the order of results
+	effective []*effective // per port, in the order of results
 	readers   []string
 
 	results  []*Service // per port
@@ -107,9 +106,12 @@ func (w *serviceWork) uses(object *corev1.Service, group []*discoveryv1.Endpoint
 		return false
 	}
 	if !sameMap(was.store.Pods, now.store.Pods) {
-		for name, pod := range w.pods {
-			if now.store.Pods[name] != pod {
-				return false
+		for _, slice := range w.kept.slices {
+			for i := range slice.Endpoints {
+				name, ok := podName(slice, slice.Endpoints[i].TargetRef)
+				if ok && was.store.Pods[name] != now.store.Pods[name] {
+					return false
+				}
 			}
 		}
 	}
@@ -186,7 +188,6 @@ var defaultBalance = v1alpha1.DefaultBalance()
 // build fills in the results.
 func (w *serviceWork) build(last *serviceWork, name types.NamespacedName, now memory) {
 	w.readers = now.grants.readers(name)
-	w.pods = map[types.NamespacedName]*corev1.Pod{}
 	w.kept = keptParts{slices: map[string]*discoveryv1.EndpointSlice{}, settings: map[source.Ref]*settings{}}
 	ref := source.Ref{Kind: source.KindService, Namespace: name.Namespace, Name: name.Name}
 	verdict := Verdict{Object: ref, Accepted: accepted(), ResolvedRefs: resolved()}

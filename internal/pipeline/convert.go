@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -47,6 +48,17 @@ func (c *core) weighed(s *catalog.Service) weights.Service {
 		w.PickingWorkers += c.workersOf(key)
 	}
 	return w
+}
+
+// addresses are those of a Service's endpoints.
+func addresses(s *catalog.Service) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range s.Endpoints {
+			if !yield(s.Endpoints[i].Address) {
+				return
+			}
+		}
+	}
 }
 
 // workersOf asks once per tick how many Envoy workers a fleet has.

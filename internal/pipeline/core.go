@@ -43,8 +43,10 @@ type core struct {
 	// each is served in its place.
 	refused  map[string]*snapshot.Refusal
 	readings map[signals.Key]signals.Reading
-	workers  map[string]int // by fleet, as of the last tick
-	frozen   bool           // services to come are frozen too
+	// readingsShown is the copy of readings that readers have; nil if something is new.
+	readingsShown map[signals.Key]signals.Reading
+	workers       map[string]int // by fleet, as of the last tick
+	frozen        bool           // services to come are frozen too
 
 	role replica.Role
 	// told and what follows are, of a follower, what its leader said last; telling, of a leader, what is new to
@@ -69,9 +71,10 @@ type core struct {
 
 // service is a catalog.Service with its weights and its resources.
 type service struct {
-	object     *catalog.Service
+	object *catalog.Service
+	// machine is nil while there is nothing to remember: no policy weighs the Service, or ever did.
 	machine    *weights.Machine
-	decisions  weights.Decisions
+	decisions  weights.Decisions // without a machine: when its endpoints changed, and nothing of them
 	cluster    *snapshot.Resource
 	assignment *snapshot.Resource
 	pushes     []snapshot.Push
@@ -79,6 +82,7 @@ type service struct {
 	sources map[string]*signals.Sources
 	// toldComputed is Decision.Computed of each endpoint when followers were last told.
 	toldComputed []float64
+	shown        *shown // to readers; nil if something is new
 }
 
 type outgoing struct {
@@ -155,15 +159,15 @@ func (c *core) followServices(now time.Time, why string) (changed map[string]*sn
 			continue
 		}
 		if s == nil {
-			s = &service{machine: weights.NewMachine(name), cluster: c.savedCluster(name)}
+			s = &service{cluster: c.savedCluster(name)}
 			if state, ok := c.restored.Services[name]; ok {
-				if err := s.machine.Restore(state, now); err != nil {
+				if err := c.machineOf(name, s).Restore(state, now); err != nil {
 					c.log.Warn("a service's saved weights are ignored", "service", name, "error", err)
 				}
+				if c.frozen {
+					s.machine.Freeze(byOperator)
+				}
 				delete(c.restored.Services, name)
-			}
-			if c.frozen {
-				s.machine.Freeze(byOperator)
 			}
 			c.services[name] = s
 		}
@@ -174,7 +178,7 @@ func (c *core) followServices(now time.Time, why string) (changed map[string]*sn
 			s.sources = sourcesOf(object, s.sources)
 			s.cluster = c.encode(translate.Cluster(object), s.cluster)
 			c.decided(s, c.members(now, s), why)
-			if !object.HasPolicy {
+			if !object.HasPolicy && s.machine != nil {
 				s.machine.Rest() // it is not stepped
 			}
 		})
@@ -194,6 +198,17 @@ func (c *core) followServices(now time.Time, why string) (changed map[string]*sn
 		}
 	}
 	return changed, whole
+}
+
+// machineOf is a service's machine, from now on if there was none.
+func (c *core) machineOf(name string, s *service) *weights.Machine {
+	if s.machine == nil {
+		s.machine = weights.NewMachine(name)
+		if c.frozen {
+			s.machine.Freeze(byOperator)
+		}
+	}
+	return s.machine
 }
 
 // fleetsDiffer says whether any fleet is not the catalog's of now, or was not made whole.
@@ -309,11 +324,11 @@ func (c *core) merge(now time.Time, news []signals.Reading) map[string][]signals
 			told[r.Endpoint].Add(r)
 		}
 	}
-	merged := make(map[string][]signals.Reading, len(c.services))
+	merged := map[string][]signals.Reading{}
 	for key, sources := range told {
 		if r, ok := sources.Merged(now); ok {
 			merged[key.Service] = append(merged[key.Service], r)
-			c.readings[key] = r
+			c.readings[key], c.readingsShown = r, nil
 		}
 	}
 	return merged
@@ -335,7 +350,10 @@ func sourcesOf(s *catalog.Service, before map[string]*signals.Sources) map[strin
 // decided takes a Service's new decisions and, if they or its endpoints are to be sent, its new
 // assignment. why is what happened, where it was not a tick.
 func (c *core) decided(s *service, decisions weights.Decisions, why string) {
-	s.decisions = decisions
+	s.decisions, s.shown = decisions, nil
+	if s.machine == nil {
+		s.decisions.Endpoints = nil
+	}
 	if !decisions.Publish && why == "" && s.assignment != nil {
 		return
 	}
@@ -425,10 +443,11 @@ func (c *core) freeze(by, name string, frozen bool) error {
 	for n, s := range c.services {
 		switch {
 		case name != "" && n != name:
+		case name == "" && s.machine == nil: // there is nothing to hold
 		case frozen:
-			s.machine.Freeze(byOperator)
+			c.machineOf(n, s).Freeze(byOperator)
 		default:
-			s.machine.Unfreeze()
+			c.machineOf(n, s).Unfreeze()
 		}
 		if name == "" || n == name {
 			c.telling[n] = ""
@@ -452,11 +471,13 @@ func (c *core) takeState(now time.Time) (lastgood.State, bool) {
 	state := lastgood.State{
 		SavedAt:     now,
 		Frozen:      c.frozen,
-		Services:    make(map[string]weights.MachineState, len(c.services)),
+		Services:    map[string]weights.MachineState{},
 		Generations: make(map[string]lastgood.Generation, len(c.fleets)),
 	}
 	for name, s := range c.services {
-		state.Services[name] = s.machine.State()
+		if s.machine != nil {
+			state.Services[name] = s.machine.State()
+		}
 	}
 	for name, f := range c.fleets {
 		if f.newest == nil {
@@ -482,6 +503,7 @@ func (c *core) forgetLeft(before, after *catalog.Service) {
 	for _, e := range before.Endpoints {
 		if after == nil || !slices.ContainsFunc(after.Endpoints, func(a catalog.Endpoint) bool { return a.Address == e.Address }) {
 			delete(c.readings, signals.Key{Service: before.Name, Address: e.Address})
+			c.readingsShown = nil
 		}
 	}
 }
@@ -503,10 +525,10 @@ func appendBounded[T any](s []T, v T) []T {
 	return s[max(0, len(s)-historyLength):]
 }
 
-func published(d weights.Decisions) map[string]uint32 {
-	m := make(map[string]uint32, len(d.Endpoints))
-	for _, e := range d.Endpoints {
-		m[e.Key.Address] = e.Weight
+func published(d weights.Decisions) []snapshot.EndpointWeight {
+	sent := make([]snapshot.EndpointWeight, len(d.Endpoints))
+	for i, e := range d.Endpoints {
+		sent[i] = snapshot.EndpointWeight{Address: e.Key.Address, Weight: e.Weight}
 	}
-	return m
+	return sent
 }

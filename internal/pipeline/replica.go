@@ -84,6 +84,7 @@ func (c *core) lead(role replica.Role) {
 		c.metrics.leader.Set(1)
 	} else {
 		clear(c.readings) // the leader has those of now
+		c.readingsShown = nil
 		c.metrics.leader.Set(0)
 	}
 }
@@ -136,14 +137,17 @@ func (c *core) follow(now time.Time, told *replica.Told) {
 func (c *core) members(now time.Time, s *service) weights.Decisions {
 	name := s.object.Name
 	if told := c.told[name]; told != nil {
-		err := s.machine.Restore(told.State, told.At)
+		err := c.machineOf(name, s).Restore(told.State, told.At)
 		if err == nil {
 			return s.machine.Members(told.At, c.weighed(s.object))
 		}
 		delete(c.told, name)
 		c.log.Warn("what the leader tells of a service is not understood; its weights stay as they are", "service", name, "error", err)
 	}
-	return s.machine.Members(now, c.weighed(s.object))
+	if s.machine == nil && !s.object.HasPolicy {
+		return weights.Even(now, name, addresses(s.object))
+	}
+	return c.machineOf(name, s).Members(now, c.weighed(s.object))
 }
 
 // tellInTurn has the state of a Service told if it is its turn, or if its weights are not where they were
@@ -193,18 +197,21 @@ func (c *core) takeTold(now time.Time) *replica.Told {
 		}
 	}
 	if all {
-		told.All = slices.AppendSeq([]string{}, maps.Keys(c.services))
-		slices.Sort(told.All)
-		for _, name := range told.All {
-			tell(name, telling[name])
+		told.All = []string{}
+		for name, s := range c.services {
+			if s.machine != nil { // else its endpoints are equal, here and there
+				told.All = append(told.All, name)
+				tell(name, telling[name])
+			}
 		}
+		slices.Sort(told.All)
 		return told
 	}
 	for name, cause := range telling {
-		if c.services[name] != nil {
-			tell(name, cause)
-		} else {
+		if s := c.services[name]; s == nil {
 			told.Gone = append(told.Gone, name)
+		} else if s.machine != nil {
+			tell(name, cause)
 		}
 	}
 	return told

@@ -73,7 +73,7 @@ func (s *saver) loadFleets() []lastgood.Fleet {
 
 // save has what is new written soon. Called by the worker alone.
 func (s *saver) save(state *lastgood.State, fleets map[string]*lastgood.Fleet) {
-	if s.dir == nil || state == nil && len(fleets) == 0 {
+	if state == nil && len(fleets) == 0 {
 		return
 	}
 	s.mu.Lock()
@@ -173,8 +173,8 @@ func (s *saver) said(failed error) {
 
 // save hands over what has to be saved. all: also what would wait for its time, because there is none left.
 func (c *core) save(now time.Time, s *saver, all bool) {
-	if c.catalog == nil {
-		return // what is served came from disk
+	if s.dir == nil || c.catalog == nil {
+		return // there is nowhere to save it, or what is served came from there
 	}
 	var newest *lastgood.State
 	c.unsaved = c.unsaved || all

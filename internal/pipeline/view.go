@@ -16,15 +16,21 @@ import (
 
 // View is everything that is known and served at one moment. Immutable.
 type View struct {
-	notReady  error
-	store     *source.Store
-	catalog   *catalog.Catalog
-	refusals  []*snapshot.Refusal
-	decisions map[string]weights.Decisions
-	pushes    map[string][]snapshot.Push
-	readings  map[signals.Key]signals.Reading
-	fleets    map[string]servedFleet
-	lastGood  time.Time
+	notReady error
+	store    *source.Store
+	catalog  *catalog.Catalog
+	refusals []*snapshot.Refusal
+	services map[string]*shown
+	readings map[signals.Key]signals.Reading
+	fleets   map[string]servedFleet
+	lastGood time.Time
+}
+
+// shown is what readers see of a service. Immutable.
+type shown struct {
+	decisions weights.Decisions
+	even      bool // the decisions name no endpoints: all are equal
+	pushes    []snapshot.Push
 }
 
 type servedFleet struct {
@@ -34,18 +40,21 @@ type servedFleet struct {
 	pin      *snapshot.Pin
 }
 
-// view copies what readers may see; before is used where nothing was built yet.
+// view is what readers may see, before where nothing was built yet. What is as it was before is shared: most
+// jobs change nothing that is seen, or one service of many.
 func (c *core) view(before *View) *View {
 	if c.catalog == nil && len(c.lastGood) == 0 {
 		return before
 	}
+	if c.readingsShown == nil {
+		c.readingsShown = maps.Clone(c.readings)
+	}
 	v := &View{
-		store:     c.store,
-		catalog:   c.catalog,
-		decisions: make(map[string]weights.Decisions, len(c.services)),
-		pushes:    make(map[string][]snapshot.Push, len(c.services)),
-		readings:  maps.Clone(c.readings),
-		fleets:    make(map[string]servedFleet, len(c.fleets)),
+		store:    c.store,
+		catalog:  c.catalog,
+		services: c.show(before),
+		readings: c.readingsShown,
+		fleets:   make(map[string]servedFleet, len(c.fleets)),
 	}
 	switch {
 	case c.late:
@@ -56,10 +65,6 @@ func (c *core) view(before *View) *View {
 	for _, key := range slices.Sorted(maps.Keys(c.refused)) {
 		v.refusals = append(v.refusals, c.refused[key])
 	}
-	for name, s := range c.services {
-		v.decisions[name] = s.decisions
-		v.pushes[name] = s.pushes
-	}
 	for name, f := range c.fleets {
 		served := servedFleet{f.served, f.number, f.history, nil}
 		if f.pin != nil {
@@ -69,6 +74,25 @@ func (c *core) view(before *View) *View {
 		v.fleets[name] = served
 	}
 	return v
+}
+
+// show is what readers see of the services: the map of before if that is all the same.
+func (c *core) show(before *View) map[string]*shown {
+	same := before != nil && len(before.services) == len(c.services)
+	for name, s := range c.services {
+		if s.shown == nil {
+			s.shown = &shown{decisions: s.decisions, even: s.decisions.Endpoints == nil, pushes: s.pushes}
+		}
+		same = same && before.services[name] == s.shown
+	}
+	if same {
+		return before.services
+	}
+	all := make(map[string]*shown, len(c.services))
+	for name, s := range c.services {
+		all[name] = s.shown
+	}
+	return all
 }
 
 // Ready is nil once the sources were read completely and everything was built from them, or, where that
@@ -90,8 +114,14 @@ func (v *View) Refusals() []*snapshot.Refusal { return v.refusals }
 
 // Decisions are the weights of a Service and their reasons.
 func (v *View) Decisions(service string) (weights.Decisions, bool) {
-	d, ok := v.decisions[service]
-	return d, ok
+	s, ok := v.services[service]
+	if !ok {
+		return weights.Decisions{}, false
+	}
+	if object := v.catalog.Services[service]; s.even && object != nil {
+		return weights.Even(s.decisions.At, service, addresses(object)), true
+	}
+	return s.decisions, true
 }
 
 // Reading is the newest reading of an endpoint that was used.
@@ -116,7 +146,12 @@ func (v *View) Pin(fleet string) *snapshot.Pin { return v.fleets[fleet].pin }
 func (v *View) Generations(fleet string) []snapshot.Generation { return v.fleets[fleet].history }
 
 // Pushes are the last times a Service's endpoints or weights were sent, the oldest first.
-func (v *View) Pushes(service string) []snapshot.Push { return v.pushes[service] }
+func (v *View) Pushes(service string) []snapshot.Push {
+	if s := v.services[service]; s != nil {
+		return s.pushes
+	}
+	return nil
+}
 
 // ResourceSource is the object behind a resource that a fleet, or an EDS-only client, is served.
 func (v *View) ResourceSource(fleet string, t translate.Type, name string) (string, bool) {

@@ -41,8 +41,14 @@ type Pin struct {
 // Push is one entry of a Service's history: its weights or endpoints were sent anew.
 type Push struct {
 	At      time.Time
-	Why     string            // weights.Decisions.Cause, or the change of endpoints
-	Weights map[string]uint32 // by address, after
+	Why     string           // weights.Decisions.Cause, or the change of endpoints
+	Weights []EndpointWeight // after, sorted by address
+}
+
+// EndpointWeight is what an endpoint was sent as.
+type EndpointWeight struct {
+	Address string
+	Weight  uint32
 }
 
 // WithoutEndpoints is s without its load assignments. What is the same in before, which may be nil, it

@@ -110,23 +110,6 @@ type RolledBack struct {
 	All     bool
 }
 
-// Same tells whether the conditions that come of in are those that came of other. It may say no though
-// they are.
-func (in Input) Same(other Input) bool {
-	return in.Store == other.Store && in.Catalog == other.Catalog &&
-		maps.Equal(in.Stale, other.Stale) && maps.Equal(in.Refused, other.Refused) && maps.Equal(in.Restored, other.Restored) &&
-		maps.EqualFunc(in.RolledBack, other.RolledBack, func(a, b RolledBack) bool {
-			return a.Text == b.Text && a.All == b.All && slices.Equal(a.Objects, b.Objects)
-		}) && slices.EqualFunc(in.Proxies, other.Proxies, sameProxy)
-}
-
-func sameProxy(a, b xds.Proxy) bool {
-	sameNack := a.LastNack == nil && b.LastNack == nil ||
-		a.LastNack != nil && b.LastNack != nil && a.LastNack.At.Equal(b.LastNack.At)
-	return a.Node == b.Node && a.Fleet == b.Fleet && sameNack &&
-		maps.EqualFunc(a.Types, b.Types, func(a, b xds.TypeState) bool { return a.State == b.State })
-}
-
 // Conditions says how every object fares: one Object per object that has a verdict or a problem,
 // sorted by kind, namespace and name; in each the conditions per ancestor.
 func Conditions(in Input) []Object {
