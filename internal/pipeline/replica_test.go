@@ -109,6 +109,7 @@ func TestAFollowerServesTheLeadersBytes(t *testing.T) {
 		store(t, gateway, strings.Replace(cart, "{addresses: [10.0.1.2]}", "{addresses: [10.0.1.2]}, {addresses: [10.0.1.3]}", 1), shop("pay", 2)),
 		store(t, gateway, strings.Replace(cart, "slowStart: 0s", "slowStart: 30s", 1)),
 		store(t, gateway, strings.Replace(cart, "  capacity:", "  mode: Equal\n  capacity:", 1)),
+		store(t, gateway, unweighed("cart", 1), shop("pay", 2)),
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		p := newPair()
