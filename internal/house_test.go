@@ -21,6 +21,7 @@ var edges = map[string][]string{
 	"examples":             {},
 	"internal/demo":        {},
 	"internal/kubetest":    {"internal/demo"},
+	"internal/limittest":   {"internal/demo"},
 	"internal/kubetest/up": {"internal/kubetest"},
 	"internal/source":      {"api/v1alpha1"},
 	"internal/audit":       {"internal/source"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -50,6 +51,7 @@ them, such as cert-manager or SPIRE:
   DIR/server/                  tls.crt, tls.key, ca.crt for serve --xds-tls-dir
   DIR/fleet/NAMESPACE/GATEWAY/ the same for the Envoys of a fleet, bootstrap --tls-dir
   DIR/eds/NAMESPACE/           the same for those of --fleet eds:NAMESPACE
+  DIR/rls/                     the same for a reference rate limit service, --fleet rls
 
 Run it again at any time: it keeps the authority and what is good, renews what has less than a third of its
 lifetime left, and makes what is new. Running serve and Envoys take up the new files by themselves.
@@ -93,14 +95,14 @@ one, sign with it, trust it alone. Between two runs the files must have reached 
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.dir, "dir", "", "the folder of the authority and the certificates (required)")
-	flags.StringArrayVar(&o.fleets, "fleet", nil, "make a certificate for a fleet, NAMESPACE/GATEWAY or eds:NAMESPACE (repeatable, or separated by commas)")
+	flags.StringArrayVar(&o.fleets, "fleet", nil, "make a certificate for a fleet, NAMESPACE/GATEWAY, eds:NAMESPACE or rls (repeatable, or separated by commas)")
 	flags.StringArrayVar(&o.serverNames, "server-name", []string{"evenkeel." + defaultNamespace + ".svc", "localhost", "127.0.0.1", "::1"},
 		"a DNS name or address by which Envoys reach the server (repeatable, or separated by commas); a later run keeps those there are")
 	flags.StringVar(&o.trustDomain, "trust-domain", defaultTrustDomain, "the SPIFFE trust domain, as in serve --xds-trust-domain; a later run keeps the one there is")
 	flags.DurationVar(&o.lifetime, "lifetime", defaultLifetime, "how long certificates are valid; the authority is for ten years")
 	flags.BoolVar(&o.rotate, "rotate-authority", false, "go one step of three towards another authority")
 	flags.BoolVar(&o.secrets, "secrets", false, "print Secrets with the certificates, keys included, as YAML")
-	flags.StringVar(&o.namespace, "namespace", defaultNamespace, "the namespace of the server's Secret")
+	flags.StringVar(&o.namespace, "namespace", defaultNamespace, "the namespace of the server's Secret, and of rls's")
 	_ = cmd.MarkFlagDirname("dir")
 	return cmd
 }
@@ -115,7 +117,8 @@ func printSecrets(out io.Writer, p *pki, namespace string) error {
 			Data:       map[string][]byte{"tls.crt": c.files.Certificate, "tls.key": c.files.Key, "ca.crt": p.bundle()},
 		}
 		if c.fleet != "" {
-			secret.Namespace, secret.Name = secretOf(c.fleet)
+			of, name := secretOf(c.fleet)
+			secret.Namespace, secret.Name = cmp.Or(of, namespace), name
 		}
 		text, err := yaml.Marshal(secret)
 		if err != nil {

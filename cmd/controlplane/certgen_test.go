@@ -90,9 +90,9 @@ func trusts(t *testing.T, dir, folder string, leaf *x509.Certificate) bool {
 
 func TestCertgenMakesWhatBothEndsNeed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	certgen(t, dir, "--fleet", "shop/edge,eds:shop", "--fleet", "bank/gate.v2", "--trust-domain", "example.org")
+	certgen(t, dir, "--fleet", "shop/edge,eds:shop,rls", "--fleet", "bank/gate.v2", "--trust-domain", "example.org")
 	files := tree(t, dir)
-	for _, folder := range []string{"server", "fleet/shop/edge", "fleet/bank/gate.v2", "eds/shop"} {
+	for _, folder := range []string{"server", "fleet/shop/edge", "fleet/bank/gate.v2", "eds/shop", "rls"} {
 		for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
 			if files[folder+"/"+name] == "" {
 				t.Errorf("%s/%s is missing", folder, name)
@@ -106,7 +106,7 @@ func TestCertgenMakesWhatBothEndsNeed(t *testing.T) {
 			t.Errorf("%s: until %v, issuer %v", folder, leaf.NotAfter, leaf.Issuer)
 		}
 	}
-	if len(files) != 2+4*3 {
+	if len(files) != 2+5*3 {
 		t.Errorf("%d files", len(files))
 	}
 	for name := range files {
@@ -129,6 +129,11 @@ func TestCertgenMakesWhatBothEndsNeed(t *testing.T) {
 		if err != nil || !who.MaySee(fleet) || who.IsReplica() || !slices.Equal(leaf.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) {
 			t.Errorf("%s: %v, %v, usage %v", folder, who, err, leaf.ExtKeyUsage)
 		}
+	}
+	limiter := leafIn(t, dir, "rls") // answers Envoys too
+	if who, err := rules.Of(limiter.DNSNames, limiter.URIs); err != nil || !who.MaySee("rls") || who.MaySee("shop/edge") || who.IsReplica() ||
+		!slices.Equal(limiter.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}) {
+		t.Errorf("rls: %v, %v, usage %v", who, err, limiter.ExtKeyUsage)
 	}
 	server := leafIn(t, dir, "server")
 	who, err := rules.Of(server.DNSNames, server.URIs)

@@ -101,7 +101,7 @@ func (p *pki) run(fleets []string, rotate bool) error {
 		if err != nil {
 			return refusedError(err)
 		}
-		if err := p.keep(certificate{folder: folder, fleet: folders[folder]}, authority.Request{Name: folders[folder], URI: uri}); err != nil {
+		if err := p.keep(certificate{folder: folder, fleet: folders[folder]}, authority.Request{Name: folders[folder], URI: uri, Server: folders[folder] == translate.RLSFleet}); err != nil {
 			return refusedError(err)
 		}
 	}
@@ -114,15 +114,18 @@ func (p *pki) run(fleets []string, rotate bool) error {
 // fleets are those that have a folder.
 func (p *pki) fleets() []string {
 	var fleets []string
-	for _, pattern := range []string{"fleet/*/*", "eds/*"} {
+	for _, pattern := range []string{"fleet/*/*", "eds/*", translate.RLSFleet} {
 		found, _ := filepath.Glob(filepath.Join(p.dir, filepath.FromSlash(pattern), "tls.crt"))
 		for _, file := range found {
 			folder, _ := filepath.Rel(p.dir, filepath.Dir(file))
 			kind, name, _ := strings.Cut(filepath.ToSlash(folder), "/")
-			if kind == "eds" {
+			switch kind {
+			case "eds":
 				name = "eds:" + name
+			case translate.RLSFleet:
+				name = kind
 			}
-			if translate.ValidateFleet(name) == nil {
+			if kind == name || translate.ValidateFleet(name) == nil {
 				fleets = append(fleets, name)
 			}
 		}
@@ -326,8 +329,11 @@ func isDNSName(name string) bool {
 	return len(validation.IsDNS1123Subdomain(name)) == 0 || len(validation.IsWildcardDNS1123Subdomain(name)) == 0
 }
 
-// secretOf is where the Secret of a fleet's certificate belongs.
+// secretOf is where the Secret of a fleet's certificate belongs; no namespace is the server's.
 func secretOf(fleet string) (namespace, name string) {
+	if fleet == translate.RLSFleet {
+		return "", "evenkeel-rls"
+	}
 	if namespace, ok := translate.EDSOnly(fleet); ok {
 		return namespace, "evenkeel-eds"
 	}

@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenkeel.io/controlplane/internal/admin"
-	"evenkeel.io/controlplane/internal/translate"
 )
 
 func newProxiesCommand() *cobra.Command {
@@ -34,15 +33,16 @@ Of several replicas the leader knows the proxies of all; it names the replica af
 
 func proxiesTable(out screen, view admin.ProxiesView) error {
 	headings := []string{"NODE", "FLEET"}
-	for _, t := range translate.Types {
-		headings = append(headings, strings.ToUpper(string(t)))
+	types := admin.SubscribedTypes(view.Proxies)
+	for _, t := range types {
+		headings = append(headings, strings.ToUpper(t))
 	}
 	t := newTable(append(headings, "CLIENT", "ZONE", "PROTOCOL", "CONNECTED")...)
 	for _, p := range view.Proxies {
 		row := []tableCell{text("%s", p.Node), text("%s", p.Fleet)}
-		for _, name := range translate.Types {
+		for _, name := range types {
 			c := tableCell{text: "-"}
-			if of := p.Types[string(name)]; of.Subscribed() {
+			if of := p.Types[name]; of.Subscribed() {
 				if c = state(of.State); of.Lag > 0 {
 					c.text += " " + of.Lag.String()
 				}

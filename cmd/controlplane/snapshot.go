@@ -74,8 +74,9 @@ func fleetPath(fleet string) (string, error) {
 
 func snapshotsTable(out screen, view admin.SnapshotsView) error {
 	headings := []string{"FLEET", ">GENERATION", "PINNED"}
-	for _, t := range translate.Types {
-		headings = append(headings, ">"+strings.ToUpper(string(t)))
+	types := admin.ServedTypes(view.Snapshots)
+	for _, t := range types {
+		headings = append(headings, ">"+strings.ToUpper(t))
 	}
 	t := newTable(headings...)
 	for _, s := range view.Snapshots {
@@ -83,10 +84,10 @@ func snapshotsTable(out screen, view admin.SnapshotsView) error {
 		if s.Pin != nil {
 			row[2] = tableCell{"by " + s.Pin.By, yellow}
 		}
-		for _, name := range translate.Types {
+		for _, name := range types {
 			n := 0
 			for _, of := range s.Types {
-				if of.Type == string(name) {
+				if of.Type == name {
 					n = of.Count
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +31,7 @@ var pages = parsePages()
 func parsePages() map[string]*template.Template {
 	layout := template.Must(template.New("layout.html").Funcs(template.FuncMap{
 		"percent": percent, "decimal": decimal, "bar": bar, "over": over, "largest": largest, "ago": ago, "clock": clock,
-		"lines": diffLines, "step": step, "bad": Bad, "types": typesInOrder, "short": short, "lower": lower, "upper": strings.ToUpper,
+		"lines": diffLines, "step": step, "bad": Bad, "subscribed": SubscribedTypes, "served": ServedTypes, "short": short, "lower": lower, "upper": strings.ToUpper,
 		"pretty": pretty, "quantity": quantity, "previous": func(n uint64) uint64 { return n - 1 },
 		"page": func(d pageData, view any) pageData { d.View = view; return d },
 	}).ParseFS(files, "pages/layout.html"))
@@ -123,13 +124,29 @@ func lower(v any) string { return strings.ToLower(fmt.Sprint(v)) }
 // short is the beginning of a hash.
 func short(hash string) string { return hash[:min(len(hash), 10)] }
 
-// typesInOrder are the resource types that a proxy page has columns for.
+// typesInOrder are the short names of the resource types.
 func typesInOrder() []string {
 	names := make([]string, len(translate.Types))
 	for i, t := range translate.Types {
 		names[i] = string(t)
 	}
 	return names
+}
+
+// SubscribedTypes are those that any of the nodes subscribed to, in order: what a table of them has columns for.
+func SubscribedTypes(proxies []ProxyView) []string {
+	return slices.DeleteFunc(typesInOrder(), func(t string) bool {
+		return !slices.ContainsFunc(proxies, func(p ProxyView) bool { return p.Types[t].Subscribed() })
+	})
+}
+
+// ServedTypes are those that any of the snapshots has resources of, in order.
+func ServedTypes(snapshots []SnapshotView) []string {
+	return slices.DeleteFunc(typesInOrder(), func(t string) bool {
+		return !slices.ContainsFunc(snapshots, func(s SnapshotView) bool {
+			return slices.ContainsFunc(s.Types, func(of SnapshotTypeView) bool { return of.Type == t })
+		})
+	})
 }
 
 // percent is a part of 1 as people read it: "31 %", "0.4 %".

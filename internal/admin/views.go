@@ -243,7 +243,7 @@ type ProxyView struct {
 	Protocol    string              `json:"protocol"`          // delta or sotw
 	Replica     string              `json:"replica,omitempty"` // that it is connected to, if to another one
 	ConnectedAt *time.Time          `json:"connectedAt,omitempty"`
-	Types       map[string]TypeView `json:"types"` // by short name: cds, eds, lds, rds, ecds, rtds
+	Types       map[string]TypeView `json:"types"` // by short name: cds, eds, lds, rds, ecds, rtds, rls
 	LastNack    *NackView           `json:"lastNack"`
 }
 

@@ -16,6 +16,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -222,6 +223,17 @@ func TestRefusals(t *testing.T) {
 
 		{translate.RTDS, &runtimev3.Runtime{Name: "a", Layer: &structpb.Struct{Fields: map[string]*structpb.Value{"k": structpb.NewNumberValue(math.Inf(1))}}}, "layer.k: is +Inf"},
 		{translate.ECDS, &corev3.TypedExtensionConfig{Name: "a", TypedConfig: &anypb.Any{TypeUrl: router.TypeUrl, Value: []byte{0xff}}}, router.TypeUrl},
+		{translate.RLS, rateLimits(), ""},
+		{translate.RLS, rateLimits(limitOf("a", 3, ratelimitv3.RateLimitUnit_SECOND), &ratelimitv3.RateLimitDescriptor{Key: "a", Value: "b"}), ""},
+		{translate.RLS, &ratelimitv3.RateLimitConfig{Name: "a", Domain: "b"}, `domain: is "b"`},
+		{translate.RLS, rateLimits(limitOf("", 3, ratelimitv3.RateLimitUnit_SECOND)), "descriptors[0].key: is empty"},
+		{translate.RLS, rateLimits(limitOf("a", 3, ratelimitv3.RateLimitUnit_SECOND), limitOf("a", 4, ratelimitv3.RateLimitUnit_SECOND)), `descriptors[1]: "a" stands twice`},
+		{translate.RLS, rateLimits(&ratelimitv3.RateLimitDescriptor{Key: "a", Descriptors: []*ratelimitv3.RateLimitDescriptor{{Key: "b", Value: "c_d"}, {Key: "b_c", Value: "d"}}}),
+			`descriptors[0].descriptors[1]: "b_c_d" stands twice`},
+		{translate.RLS, rateLimits(&ratelimitv3.RateLimitDescriptor{Key: "a", Value: "b*"}), `"a_b*" ends with *`},
+		{translate.RLS, rateLimits(limitOf("a", 3, ratelimitv3.RateLimitUnit_UNKNOWN)), "rate_limit.unit: is missing"},
+		{translate.RLS, rateLimits(&ratelimitv3.RateLimitDescriptor{Key: "a", RateLimit: &ratelimitv3.RateLimitPolicy{Unlimited: true, Unit: ratelimitv3.RateLimitUnit_HOUR}}), "unit: is HOUR of a limit that is unlimited"},
+		{translate.RLS, rateLimits(&ratelimitv3.RateLimitDescriptor{Key: "a", RateLimit: &ratelimitv3.RateLimitPolicy{Name: "x", Unlimited: true, Replaces: []*ratelimitv3.RateLimitReplace{{Name: "x"}}}}), "replaces[0].name"},
 		{translate.ECDS, &durationpb.Duration{}, "no type that is served"},
 	} {
 		_, err := Encode(translate.Resource{Type: c.typ, Name: "a", Message: c.message, Source: "Test one/it"})
@@ -245,4 +257,12 @@ func TestARefusalIsShort(t *testing.T) {
 	if err == nil || len(err.Error()) > 700 || !strings.Contains(err.Error(), "host-0.example.com") {
 		t.Errorf("a refusal of %d bytes: %.700s", len(err.Error()), err)
 	}
+}
+
+func rateLimits(descriptors ...*ratelimitv3.RateLimitDescriptor) *ratelimitv3.RateLimitConfig {
+	return &ratelimitv3.RateLimitConfig{Name: "a", Domain: "a", Descriptors: descriptors}
+}
+
+func limitOf(key string, requests uint32, unit ratelimitv3.RateLimitUnit) *ratelimitv3.RateLimitDescriptor {
+	return &ratelimitv3.RateLimitDescriptor{Key: key, RateLimit: &ratelimitv3.RateLimitPolicy{RequestsPerUnit: requests, Unit: unit}}
 }

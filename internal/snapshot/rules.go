@@ -13,6 +13,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -20,7 +21,8 @@ import (
 )
 
 // The rules here are what Envoy or grpc-go enforce beyond protoc-gen-validate, often by refusing a
-// whole response, or do not enforce and suffer from. rules_route.go has those of routes.
+// whole response, or do not enforce and suffer from. rules_route.go has those of routes,
+// rules_ratelimit.go those of the reference rate limit service.
 
 // checkRules runs the rules of the resource's type.
 func checkRules(r translate.Resource) error {
@@ -39,6 +41,8 @@ func checkRules(r translate.Resource) error {
 		name = m.GetName()
 	case *runtimev3.Runtime:
 		name, problems = m.GetName(), checkFinite("layer", m.GetLayer())
+	case *ratelimitv3.RateLimitConfig:
+		name, problems = m.GetName(), checkRateLimits(m)
 	default:
 		return fmt.Errorf("%T is no type that is served", r.Message)
 	}

@@ -16,6 +16,9 @@ const (
 	// UnresolvedCluster is named by routes for the part of requests that no backend can get. It never
 	// exists, and cannot be mistaken for a Service: those have a slash.
 	UnresolvedCluster = "unresolved"
+	// RLSFleet is the key under which reference rate limit services are served the limits of all fleets. It
+	// cannot be mistaken for a Gateway's: those have a slash.
+	RLSFleet = "rls"
 	// ActiveRequestBiasKey is the runtime key that overrides the active request bias of all clusters.
 	ActiveRequestBiasKey = "evenkeel.active_request_bias"
 	// MetadataNamespace is the filter metadata under which endpoints carry health_score and
@@ -34,10 +37,13 @@ const (
 	RDS  Type = "rds"
 	ECDS Type = "ecds"
 	RTDS Type = "rtds"
+	// RLS is what the reference rate limit service (github.com/envoyproxy/ratelimit) is served: one
+	// RateLimitConfig for each fleet, named as its domain. No Envoy subscribes to it.
+	RLS Type = "rls"
 )
 
 // Types are all types in make-before-break order.
-var Types = []Type{CDS, EDS, LDS, RDS, ECDS, RTDS}
+var Types = []Type{CDS, EDS, LDS, RDS, ECDS, RTDS, RLS}
 
 var typeURLs = map[Type]string{
 	CDS:  "type.googleapis.com/envoy.config.cluster.v3.Cluster",
@@ -46,6 +52,7 @@ var typeURLs = map[Type]string{
 	RDS:  "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
 	ECDS: "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
 	RTDS: "type.googleapis.com/envoy.service.runtime.v3.Runtime",
+	RLS:  "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig",
 }
 
 // URL is the type URL on the wire, "" for a type that is not in Types.

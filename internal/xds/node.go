@@ -17,10 +17,18 @@ import (
 // FleetHash is the cache key of a node: its node.cluster as it is, "<namespace>/<gateway>" or
 // "eds:<namespace>". All nodes of a fleet are served the same bytes. It is a NodeHash of
 // go-control-plane's cache.
+//
+// The reference rate limit service has a setting for its node.id and none for its node.cluster: one whose
+// id is "rls", or begins with "rls/" so that several are told apart, is of the fleet translate.RLSFleet.
 type FleetHash struct{}
 
 // ID implements cache.NodeHash.
-func (FleetHash) ID(n *corev3.Node) string { return n.GetCluster() }
+func (FleetHash) ID(n *corev3.Node) string {
+	if first, _, _ := strings.Cut(n.GetId(), "/"); n.GetCluster() == "" && first == translate.RLSFleet {
+		return translate.RLSFleet
+	}
+	return n.GetCluster()
+}
 
 const (
 	maxNodeID  = 256
@@ -76,7 +84,7 @@ func factsOf(n *corev3.Node) (facts, error) {
 	}
 	return facts{
 		id:      n.GetId(),
-		fleet:   n.GetCluster(),
+		fleet:   FleetHash{}.ID(n),
 		build:   plain(build, maxFact),
 		agent:   plain(n.GetUserAgentName(), maxFact),
 		zone:    plain(n.GetLocality().GetZone(), maxFact),

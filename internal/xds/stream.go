@@ -1,13 +1,16 @@
 package xds
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -60,7 +63,7 @@ func (s *adsStream) refuse(code codes.Code, reason, format string, args ...any) 
 // identify takes the node from the first request and holds later ones to it.
 func (s *adsStream) identify(n *corev3.Node) error {
 	if s.identified {
-		if n.GetId() != "" && (n.GetId() != s.facts.id || n.GetCluster() != s.facts.fleet) {
+		if n.GetId() != "" && (n.GetId() != s.facts.id || FleetHash{}.ID(n) != s.facts.fleet) {
 			return s.refuse(codes.InvalidArgument, "node_changed", "node %q of cluster %q on the stream of node %q of cluster %q: a stream belongs to one node",
 				n.GetId(), n.GetCluster(), s.facts.id, s.facts.fleet)
 		}
@@ -229,6 +232,9 @@ func (s *adsStream) nacked(answer *session.Answer) {
 		if source, ok := reg.opts.Lookup(n.Fleet, n.Type, n.Resource); ok {
 			n.Source = source
 		}
+		if answer.Type == translate.RLS {
+			n.Source = cmp.Or(s.policiesBehind(n.Message, suspect), n.Source)
+		}
 		if good := reg.judge(f, s.voice(f.id), answer.Type, *suspect); good != nil {
 			n.Instead = fmt.Sprintf("the whole fleet is served version %.12s of it again, which was accepted; none of its nodes took this one", good.Version)
 		}
@@ -248,6 +254,24 @@ func (s *adsStream) nacked(answer *session.Answer) {
 			"version", n.Version, "resource", n.Resource, "source", n.Source, "message", n.Message)
 	}
 	reg.changed()
+}
+
+// policiesBehind names the policies behind a RateLimitConfig that was refused, a few of them.
+func (s *adsStream) policiesBehind(words string, suspect *session.Suspect) string {
+	const most = 4
+	refused := s.served().Get(translate.RLS, suspect.Name)
+	if refused == nil || refused.Version != suspect.Version {
+		return "" // it changed meanwhile
+	}
+	var keeps *ratelimitv3.RateLimitConfig
+	if _, _, held := s.held(translate.RLS, suspect.Name); held != nil {
+		keeps = held.Message().(*ratelimitv3.RateLimitConfig)
+	}
+	policies := translate.PoliciesBehind(words, refused.Message().(*ratelimitv3.RateLimitConfig), keeps)
+	if more := len(policies) - most; more > 0 {
+		policies = append(policies[:most], fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(policies, ", ")
 }
 
 // progress says whether the stream's client has acknowledged all that it is to be served.

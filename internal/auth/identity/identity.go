@@ -5,6 +5,7 @@
 //
 //	spiffe://<trust domain>/fleet/<namespace>/<gateway>    the fleet of that Gateway
 //	spiffe://<trust domain>/eds/<namespace>                the EDS-only fleet eds:<namespace>
+//	spiffe://<trust domain>/rls                            the fleet rls: a reference rate limit service
 //	spiffe://<trust domain>/replica                        another replica of the control plane; no fleet
 //
 // or a DNS or URI name that a rule maps to a fleet. All else permits nothing: common names, addresses,
@@ -70,7 +71,7 @@ type Rules struct {
 }
 
 // ParseRules makes rules of a trust domain, such as cluster.local, and of mappings "dns:<name>=<fleet>" and
-// "uri:<name>=<fleet>", where a fleet is <namespace>/<gateway> or eds:<namespace>. A name may be mapped to
+// "uri:<name>=<fleet>", where a fleet is <namespace>/<gateway>, eds:<namespace> or rls. A name may be mapped to
 // several fleets, one mapping for each.
 func ParseRules(trustDomain string, mappings ...string) (Rules, error) {
 	domain, err := spiffeid.TrustDomainFromString(trustDomain)
@@ -97,7 +98,7 @@ func parseMapping(mapping string) (name, fleet string, err error) {
 	}
 	name, fleet = mapping[:split], mapping[split+1:]
 	if !isFleet(fleet) {
-		return "", "", fmt.Errorf("identity %q: fleet %q: expected <namespace>/<gateway>, or eds:<namespace> for endpoints only", mapping, fleet)
+		return "", "", fmt.Errorf("identity %q: fleet %q: expected <namespace>/<gateway>, eds:<namespace> for endpoints only, or rls for a rate limit service", mapping, fleet)
 	}
 	kind, text, _ := strings.Cut(name, ":")
 	switch kind {
@@ -167,6 +168,8 @@ func (r Rules) spiffe(uri *url.URL) (fleet string, replica bool) {
 		fleet = path[1] + "/" + path[2]
 	case len(path) == 2 && path[0] == "eds":
 		fleet = "eds:" + path[1]
+	case len(path) == 1 && path[0] == rls:
+		fleet = rls
 	default:
 		return "", len(path) == 1 && path[0] == "replica"
 	}
@@ -179,11 +182,13 @@ func (r Rules) spiffe(uri *url.URL) (fleet string, replica bool) {
 // OfFleet is the SPIFFE ID that permits a fleet.
 func (r Rules) OfFleet(fleet string) (*url.URL, error) {
 	if !isFleet(fleet) {
-		return nil, fmt.Errorf("fleet %q: expected <namespace>/<gateway>, or eds:<namespace> for endpoints only", fleet)
+		return nil, fmt.Errorf("fleet %q: expected <namespace>/<gateway>, eds:<namespace> for endpoints only, or rls for a rate limit service", fleet)
 	}
 	segments := append([]string{"fleet"}, strings.Split(fleet, "/")...)
 	if namespace, ok := strings.CutPrefix(fleet, "eds:"); ok {
 		segments = []string{"eds", namespace}
+	} else if fleet == rls {
+		segments = []string{rls}
 	}
 	id, err := spiffeid.FromSegments(r.trustDomain, segments...)
 	if err != nil {
@@ -197,7 +202,13 @@ func (r Rules) OfReplica() *url.URL {
 	return spiffeid.RequireFromSegments(r.trustDomain, "replica").URL()
 }
 
+// rls is the fleet of reference rate limit services, who see the limits of all fleets.
+const rls = "rls"
+
 func isFleet(fleet string) bool {
+	if fleet == rls {
+		return true
+	}
 	if namespace, ok := strings.CutPrefix(fleet, "eds:"); ok {
 		return len(validation.IsDNS1123Label(namespace)) == 0
 	}

@@ -39,7 +39,7 @@ func of(t testing.TB, r Rules, names ...string) (*Identity, error) {
 func TestWhatNamesPermit(t *testing.T) {
 	rules := parse(t, "cluster.local",
 		"dns:envoy.shop.svc=shop/edge", "dns:Both.shop.svc.=shop/edge", "dns:both.shop.svc=eds:shop", "dns:both.shop.svc=shop/edge",
-		"uri:spiffe://mesh.example/ns/shop/sa/envoy=shop/edge", "uri:https://ca.example/id?a=b=bank/gate")
+		"uri:spiffe://mesh.example/ns/shop/sa/envoy=shop/edge", "uri:https://ca.example/id?a=b=bank/gate", "dns:ratelimit.shop.svc=rls")
 	for _, c := range []struct {
 		names  string // separated by blanks
 		fleets string
@@ -47,6 +47,8 @@ func TestWhatNamesPermit(t *testing.T) {
 		{"spiffe://cluster.local/fleet/shop/edge", "shop/edge"},
 		{"spiffe://cluster.local/fleet/shop/edge.v2", "shop/edge.v2"},
 		{"spiffe://cluster.local/eds/shop", "eds:shop"},
+		{"spiffe://cluster.local/rls", "rls"},
+		{"dns:ratelimit.shop.svc", "rls"},
 		{"dns:envoy.shop.svc", "shop/edge"},
 		{"dns:ENVOY.shop.svc.", "shop/edge"},
 		{"dns:both.shop.svc", "eds:shop shop/edge"},
@@ -89,7 +91,7 @@ func TestNamesThatPermitNothing(t *testing.T) {
 		"spiffe://cluster.local/fleet//edge", "spiffe://cluster.local/fleet/shop/..", "spiffe://cluster.local/fleet/Shop/edge",
 		"spiffe://cluster.local/fleet/shop/%65dge", "spiffe://cluster.local/fleet/shop/edge?x", "spiffe://cluster.local/fleet/shop/edge#x",
 		"spiffe://user@cluster.local/fleet/shop/edge", "spiffe://cluster.local/FLEET/shop/edge", "spiffe://cluster.local/eds/shop/edge",
-		"spiffe://cluster.local/eds/", "spiffe://cluster.local/replica/x", "spiffe://mesh.example/envoy/", "spiffe://mesh.example/envo",
+		"spiffe://cluster.local/eds/", "spiffe://cluster.local/rls/", "spiffe://cluster.local/rls/shop", "spiffe://cluster.local/eds/rls/x", "spiffe://cluster.local/replica/x", "spiffe://mesh.example/envoy/", "spiffe://mesh.example/envo",
 		"spiffe://cluster.local/fleet/shop/edge spiffe://cluster.local/fleet/bank/gate",
 	} {
 		who, err := of(t, rules, strings.Fields(names)...)
@@ -135,7 +137,8 @@ func TestAFleetsNameIsItsOwn(t *testing.T) {
 	rules := parse(t, "cluster.local")
 	fleets := rapid.OneOf(
 		rapid.StringMatching(`[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?/[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?(\.[a-z0-9]{1,5})?`),
-		rapid.StringMatching(`eds:[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?`))
+		rapid.StringMatching(`eds:[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?`),
+		rapid.Just("rls"))
 	rapid.Check(t, func(t *rapid.T) {
 		fleet, other := fleets.Draw(t, "fleet"), fleets.Draw(t, "other")
 		uri, err := rules.OfFleet(fleet)

@@ -50,7 +50,7 @@ var order = []struct {
 	turn turn
 }{
 	{translate.CDS, arrivals}, {translate.EDS, arrivals},
-	{translate.LDS, both}, {translate.RDS, both}, {translate.ECDS, both}, {translate.RTDS, both},
+	{translate.LDS, both}, {translate.RDS, both}, {translate.ECDS, both}, {translate.RTDS, both}, {translate.RLS, both},
 	{translate.CDS, departures}, {translate.EDS, departures},
 }
 
@@ -96,6 +96,9 @@ func (s *Session) Next(now time.Time, served *snapshot.Snapshot) (_ *Response, w
 		c := s.due(sub, to, o.turn, only)
 		if c.empty() && (o.turn == departures || sub.greeted || !sub.wanted.Wildcard()) {
 			continue
+		}
+		if c.empty() {
+			c.told = map[string]*snapshot.Resource{} // what the client has, and no more
 		}
 		return s.send(now, sub, served, c), 0
 	}
@@ -258,7 +261,9 @@ func (sub *subscription) candidates(to *snapshot.Table) iter.Seq[string] {
 
 // fullState says whether SotW responses of the type hold all that there is, and what they do not hold
 // is gone.
-func fullState(kind translate.Type) bool { return kind == translate.CDS || kind == translate.LDS }
+func fullState(kind translate.Type) bool {
+	return kind == translate.CDS || kind == translate.LDS || kind == translate.RLS
+}
 
 // send makes the response, and remembers it until it is answered.
 func (s *Session) send(now time.Time, sub *subscription, served *snapshot.Snapshot, c content) *Response {

@@ -100,8 +100,11 @@ func (s *Session) refused(now time.Time, sub *subscription, f *flight, message s
 		half := len(names) / 2
 		sub.groups = append([][]string{names[:half], names[half:]}, sub.groups...)
 	}
-	if sub.kind == translate.EDS {
+	switch sub.kind {
+	case translate.EDS:
 		s.rescue()
+	case translate.RLS:
+		s.confirm(sub)
 	}
 	return out
 }
@@ -157,6 +160,18 @@ func (s *Session) rescue() {
 			}
 		}
 	}
+}
+
+// confirm has a reference rate limit service told again what it has, unless something else is due. When it
+// connects anew it says that it has the version that it was sent last, accepted or not: that is to be one that
+// it accepts. A service that has nothing is told nothing: it would take that for the answer that there are
+// no limits.
+func (s *Session) confirm(sub *subscription) {
+	s.eachAfter(sub, sub.base, map[string]*snapshot.Resource{}, func(_ string, h held) {
+		if h.version != "" {
+			sub.greeted = false
+		}
+	})
 }
 
 // reconsider lets parked resources be tried again when their time has come, and returns after what time

@@ -10,12 +10,15 @@ import (
 // resource outright where it applied a batch one by one; where protoc-gen-validate refused the
 // message, the whole resource follows as prototext. That dump begins with a randomised prefix, so
 // only its fields can be matched, never the text.
+//
+// The reference rate limit service begins with the name.
 var namePatterns = []*regexp.Regexp{
 	regexp.MustCompile(`(?:cluster|listener)\(s\) (\S+): `),
 	regexp.MustCompile(`\bcluster_name: ?"([^"]+)"`),
 	regexp.MustCompile(`\bname: ?"([^"]+)"`),
 	regexp.MustCompile(`\broute_config_name: ?"([^"]+)"`),
 	regexp.MustCompile(`\): (\S+)$`),
+	regexp.MustCompile(`^(\S+): `),
 }
 
 // suspect is the resource that a refusal is about: of those that were sent the one that the message
