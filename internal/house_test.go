@@ -25,6 +25,7 @@ var edges = map[string][]string{
 	"internal/kubetest/up": {"internal/kubetest"},
 	"internal/source":      {"api/v1alpha1"},
 	"internal/audit":       {"internal/source"},
+	"internal/adapt":       {"api/v1alpha1"},
 	"internal/rlsconfig":   {"api/v1alpha1", "internal/re2"},
 	"internal/catalog":     {"api/v1alpha1", "internal/re2", "internal/rlsconfig", "internal/source"},
 	"internal/signals":     {},
@@ -63,7 +64,7 @@ var edges = map[string][]string{
 }
 
 // pure rooms are functions of their arguments and a given now.
-var pure = []string{"internal/audit", "internal/catalog", "internal/weights", "internal/health", "internal/rls/gcra", "internal/rlsconfig", "internal/translate", "internal/status", "internal/source/admit", "internal/source/guard", "internal/xds/session", "internal/auth/identity"}
+var pure = []string{"internal/adapt", "internal/audit", "internal/catalog", "internal/weights", "internal/health", "internal/rls/gcra", "internal/rlsconfig", "internal/translate", "internal/status", "internal/source/admit", "internal/source/guard", "internal/xds/session", "internal/auth/identity"}
 
 // impure is what a pure room may not import.
 var impure = []string{"sync", "sync/atomic", "net", "net/http", "os", "context", "math/rand", "math/rand/v2"}
