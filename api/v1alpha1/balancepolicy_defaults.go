@@ -33,6 +33,7 @@ func DefaultBalance() BalancePolicySpec {
 			Ceiling:                     new(8.0),
 			MaxRatio:                    new(4.0),
 			Tilt:                        new(0.0),
+			MaxShed:                     new(Percent("0%")),
 			ConfiguredRequestsPerSecond: new(0.0),
 		},
 		RTT: &RTTParameters{

@@ -88,6 +88,7 @@ func (c CapacityParameters) over(general CapacityParameters) CapacityParameters 
 		Floor:                       first(c.Floor, general.Floor),
 		Ceiling:                     first(c.Ceiling, general.Ceiling),
 		MaxRatio:                    first(c.MaxRatio, general.MaxRatio),
+		MaxShed:                     first(c.MaxShed, general.MaxShed),
 		Tilt:                        first(c.Tilt, general.Tilt),
 		ConfiguredRequestsPerSecond: first(c.ConfiguredRequestsPerSecond, general.ConfiguredRequestsPerSecond),
 	}

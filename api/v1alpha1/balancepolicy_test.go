@@ -219,6 +219,8 @@ func TestValidate(t *testing.T) {
 		{target + "\ncapacity: {floor: 0}", `spec.capacity.floor`},
 		{target + "\ncapacity: {ceiling: 1}", `spec.capacity.ceiling: Invalid value: 1: must be more than 1`},
 		{target + "\ncapacity: {maxRatio: 0.5}", `spec.capacity.maxRatio`},
+		{target + "\ncapacity: {maxShed: 91%}", `spec.capacity.maxShed: Invalid value: "91%": must be between 0% and 90%`},
+		{target + "\ncapacity: {maxShed: \"0.5\"}", `spec.capacity.maxShed: Invalid value`},
 		{target + "\ncapacity: {tilt: 1.5}", `spec.capacity.tilt: Invalid value: 1.5: must be between 0 and 1`},
 		{target + "\ncapacity: {configuredRequestsPerSecond: -1}", `spec.capacity.configuredRequestsPerSecond`},
 		{target + "\nrtt: {quantile: 0.99}", `spec.rtt.quantile: Invalid value: 0.99: must be 0.5 or 0.9`},

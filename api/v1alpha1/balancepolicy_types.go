@@ -287,6 +287,10 @@ type CapacityParameters struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1
 	Tilt *float64 `json:"tilt,omitempty"`
+	// MaxShed is the largest part of the requests that Envoys may refuse (503) while all endpoints together
+	// cannot do what is let in, 0% to 90%. 0% turns shedding off.
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(90([.]0+)?|[0-8]?[0-9]([.][0-9]+)?)%$')",message="must be between 0% and 90%"
+	MaxShed *Percent `json:"maxShed,omitempty"`
 	// ConfiguredRequestsPerSecond is the rate the whole Service is provisioned for, the reference of
 	// qps_decay_factor. 0: the capacity the endpoint itself has shown.
 	// +kubebuilder:validation:Minimum=0

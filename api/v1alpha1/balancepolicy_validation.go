@@ -194,6 +194,7 @@ func (c *CapacityParameters) validate(path *field.Path) field.ErrorList {
 		number(path.Child("floor"), c.Floor, "must be more than 0 and less than 1", func(v float64) bool { return v > 0 && v < 1 }),
 		number(path.Child("ceiling"), c.Ceiling, "must be more than 1 and at most 100", func(v float64) bool { return v > 1 && v <= 100 }),
 		number(path.Child("maxRatio"), c.MaxRatio, "must be between 1 and 100", func(v float64) bool { return v >= 1 && v <= 100 }),
+		part(path.Child("maxShed"), c.MaxShed, 0.9),
 		number(path.Child("tilt"), c.Tilt, "must be between 0 and 1", func(v float64) bool { return v >= 0 && v <= 1 }),
 		number(path.Child("configuredRequestsPerSecond"), c.ConfiguredRequestsPerSecond, "must be 0 or more",
 			func(v float64) bool { return v >= 0 && v <= math.MaxFloat64 }),
@@ -249,6 +250,18 @@ func validPercent(path *field.Path, p *Percent) field.ErrorList {
 		return nil
 	}
 	return field.ErrorList{field.Invalid(path, *p, `must be a number from 0 to 100 with a percent sign, such as "8%"`)}
+}
+
+// part is a Percent of at most so much.
+func part(path *field.Path, p *Percent, most float64) field.ErrorList {
+	errs := validPercent(path, p)
+	if p == nil || len(errs) > 0 {
+		return errs
+	}
+	if f, _ := p.Fraction(); f > most {
+		errs = append(errs, field.Invalid(path, *p, fmt.Sprintf("must be between 0%% and %.0f%%", 100*most)))
+	}
+	return errs
 }
 
 func requiredFamily(path *field.Path, name *string) field.ErrorList {

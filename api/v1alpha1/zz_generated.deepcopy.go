@@ -247,6 +247,11 @@ func (in *CapacityParameters) DeepCopyInto(out *CapacityParameters) {
 		*out = new(float64)
 		**out = **in
 	}
+	if in.MaxShed != nil {
+		in, out := &in.MaxShed, &out.MaxShed
+		*out = new(Percent)
+		**out = **in
+	}
 	if in.ConfiguredRequestsPerSecond != nil {
 		in, out := &in.ConfiguredRequestsPerSecond, &out.ConfiguredRequestsPerSecond
 		*out = new(float64)

@@ -91,6 +91,7 @@ func config(s *catalog.Service) weights.Config {
 		Floor:                       *p.Capacity.Floor,
 		Ceiling:                     *p.Capacity.Ceiling,
 		MaxRatio:                    *p.Capacity.MaxRatio,
+		MaxShed:                     fraction(p.Capacity.MaxShed),
 		Tilt:                        *p.Capacity.Tilt,
 		ConfiguredRequestsPerSecond: *p.Capacity.ConfiguredRequestsPerSecond,
 		RTTQuantile:                 *p.RTT.Quantile,

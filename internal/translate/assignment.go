@@ -8,6 +8,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -21,6 +22,9 @@ const averageWeight = 1000
 // Assignment makes the load assignment of a Service: its endpoints by zone, zones and endpoints
 // sorted, one locality per zone and all of priority 0. A Service without endpoints gets one without
 // localities, which tells Envoy that there are none.
+//
+// The part of the requests that d sheds is in the policy, and named in the metadata of all endpoints: Envoy
+// acknowledges an assignment in which nothing but drop_overloads is new, and goes on as before.
 //
 // Weights are those of d. With a nil d they are the base weights; an endpoint that d does not know
 // gets its base weight on d's scale. Endpoints carry the health_score and qps_decay_factor that d
@@ -37,13 +41,16 @@ func Assignment(s *catalog.Service, d *weights.Decisions) Resource {
 	byZone := map[string][]*endpointv3.LbEndpoint{}
 	for i, e := range s.Endpoints {
 		host := lbEndpoint(e.Address, weight[i])
-		if decision := decisions[e.Address]; decision != nil && decision.PublishedQPSDecayFactor > 0 {
-			host.Metadata = endpointMetadata(decision)
+		if decision := decisions[e.Address]; decision != nil {
+			host.Metadata = endpointMetadata(decision, d.Shed)
 		}
 		byZone[e.Zone] = append(byZone[e.Zone], host)
 	}
 
 	a := &endpointv3.ClusterLoadAssignment{ClusterName: s.Name}
+	if d != nil && d.Shed > 0 {
+		a.Policy = shedding(d.Shed)
+	}
 	for zone, hosts := range byZone {
 		slices.SortFunc(hosts, func(x, y *endpointv3.LbEndpoint) int { return compareAddress(x, y) })
 		var sum uint32
@@ -150,13 +157,34 @@ func socketAddress(ip string, port uint32) *corev3.Address {
 	}}}
 }
 
-func endpointMetadata(d *weights.Decision) *corev3.Metadata {
-	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
-		MetadataNamespace: {Fields: map[string]*structpb.Value{
-			"health_score":     structpb.NewNumberValue(d.PublishedHealthScore),
-			"qps_decay_factor": structpb.NewNumberValue(d.PublishedQPSDecayFactor),
-		}},
-	}}
+// endpointMetadata is nil where nothing is to be said.
+func endpointMetadata(d *weights.Decision, shed float64) *corev3.Metadata {
+	fields := map[string]*structpb.Value{}
+	if d.PublishedQPSDecayFactor > 0 {
+		fields["health_score"] = structpb.NewNumberValue(d.PublishedHealthScore)
+		fields["qps_decay_factor"] = structpb.NewNumberValue(d.PublishedQPSDecayFactor)
+	}
+	if shed > 0 {
+		fields["shed"] = structpb.NewNumberValue(shed)
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{MetadataNamespace: {Fields: fields}}}
+}
+
+// shedCategory names what is shed in Envoy's load reports.
+const shedCategory = "overload"
+
+// shedding has a part of the requests, in steps of a hundredth, refused with 503 before an endpoint is chosen.
+func shedding(part float64) *endpointv3.ClusterLoadAssignment_Policy {
+	return &endpointv3.ClusterLoadAssignment_Policy{DropOverloads: []*endpointv3.ClusterLoadAssignment_Policy_DropOverload{{
+		Category: shedCategory,
+		DropPercentage: &typev3.FractionalPercent{
+			Numerator:   uint32(math.Round(100 * min(1, part))),
+			Denominator: typev3.FractionalPercent_HUNDRED,
+		},
+	}}}
 }
 
 func compareAddress(x, y *endpointv3.LbEndpoint) int {

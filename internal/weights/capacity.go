@@ -22,7 +22,7 @@ func (capacityLaw) needs() signals.Terms { return needsCapacity }
 func (capacityLaw) absent() string { return "no-cpu: half of the endpoints or more report no CPU" }
 
 func (capacityLaw) stages() []stage {
-	return []stage{startFromBase, applyCapacity, applyPressure, applyCeiling, boundRatio, applySlowStart, applyMultiplier, tilt, applyErrors, spareSlowStart}
+	return []stage{startFromBase, applyCapacity, applyPressure, applyCeiling, boundRatio, applySlowStart, applyMultiplier, tilt, applyErrors, spareSlowStart, applyStrain}
 }
 
 // The filter. Variances are of ln C.

@@ -20,6 +20,12 @@ func (d Decisions) Describe() string {
 	if d.Overload != "" {
 		fmt.Fprintf(&b, ", overloaded: %s", d.Overload)
 	}
+	if d.Strain != "" {
+		fmt.Fprintf(&b, ", strained: %s", d.Strain)
+	}
+	if d.Shed > 0 {
+		fmt.Fprintf(&b, ", %s", d.Shedding)
+	}
 	if d.Rejected > 0 {
 		fmt.Fprintf(&b, ", %d readings refused", d.Rejected)
 	}

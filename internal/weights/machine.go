@@ -38,6 +38,12 @@ type Machine struct {
 	// snap is whether weights that hardly differ are published as equal.
 	snap Snap
 
+	// usual is the pace of answers that all endpoints share.
+	usual Usual
+
+	// shed is what is refused because it is too much for all endpoints together.
+	shed Shed
+
 	rejected uint64
 
 	// scratch is reused by every tick; no outcome depends on what is in it.
@@ -125,6 +131,8 @@ func (m *Machine) begin(now time.Time, svc Service) *tick {
 // set back by.
 func (m *Machine) setBack(now time.Time) {
 	m.priorAt, m.published = earlier(m.priorAt, now), earlier(m.published, now)
+	m.usual.To, m.usual.Since = earlier(m.usual.To, now), earlier(m.usual.Since, now)
+	m.shed.Over, m.shed.Moved = earlier(m.shed.Over, now), earlier(m.shed.Moved, now)
 	m.snap.EvenSince, m.snap.Uneven = earlier(m.snap.EvenSince, now), earlier(m.snap.Uneven, now)
 	for i := range m.members {
 		e := &m.members[i]

@@ -142,6 +142,7 @@ func (p *plant) serve() {
 		if sum > 0 {
 			rate = p.load * p.weight(p.svc.Endpoints[i].Key.Address) / sum
 		}
+		rate *= 1 - p.last.Shed
 		if p.noise != nil {
 			rate *= math.Exp(0.1 * p.noise.NormFloat64())
 		}

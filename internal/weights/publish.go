@@ -26,7 +26,8 @@ const (
 // publish decides whether the integers are sent:
 //
 //   - what joined, or was edited by the user, at once and alone;
-//   - all of them, at once, in a new mode, or when one would move by more than Urgent;
+//   - all of them, at once, in a new mode, when another part of the requests is shed, or when one would
+//     move by more than Urgent;
 //   - all of them, every max(PublishInterval, picking time), when one would move by more than
 //     Deadband, more than 3 % of the traffic would, the mean qps_decay_factor by 0.1, the weight of an
 //     endpoint that is through its slow start is still a part of it, or weights become equal (snap).
@@ -115,6 +116,8 @@ func (t *tick) whole() string {
 		return "metadata on"
 	case m.metadata != t.cfg.Metadata:
 		return "metadata off"
+	case t.shedMoved:
+		return fmt.Sprintf("shed %.0f%%", 100*m.shed.Part)
 	}
 	return ""
 }

@@ -30,6 +30,8 @@ type MachineState struct {
 	Metadata  bool      `json:"metadata,omitempty"`
 	Published time.Time `json:"published,omitzero"`
 	Snap      Snap      `json:"snap,omitzero"`
+	Usual     Usual     `json:"usual,omitzero"`
+	Shed      Shed      `json:"shed,omitzero"`
 	Rejected  uint64    `json:"rejected,omitempty"`
 }
 
@@ -46,6 +48,8 @@ func (m *Machine) State() MachineState {
 		Prior: m.prior, PriorAt: m.priorAt,
 		Mode: m.mode, Anchor: m.anchor, Metadata: m.metadata, Published: m.published,
 		Snap:      m.snap,
+		Usual:     m.usual,
+		Shed:      m.shed,
 		Rejected:  m.rejected,
 		Endpoints: make([]EndpointState, len(m.members)),
 	}
@@ -68,11 +72,19 @@ func (m *Machine) Restore(s MachineState, now time.Time) error {
 	if !finite(s.Prior) || !(s.Anchor >= 0) || !finite(s.Anchor) {
 		return fmt.Errorf("prior, anchor: %v, %v: want finite numbers, the anchor not negative", s.Prior, s.Anchor)
 	}
+	if err := s.Usual.check(); err != nil {
+		return fmt.Errorf("usual: %w", err)
+	}
+	if err := s.Shed.check(); err != nil {
+		return fmt.Errorf("shed: %w", err)
+	}
 	restored := Machine{
 		service: m.service, synced: s.Synced, frozen: s.Frozen,
 		prior: s.Prior, priorAt: s.PriorAt,
 		mode: s.Mode, anchor: s.Anchor, metadata: s.Metadata, published: s.Published,
 		snap:     s.Snap,
+		usual:    s.Usual,
+		shed:     s.Shed,
 		rejected: s.Rejected,
 		members:  make([]member, len(s.Endpoints)),
 	}

@@ -36,10 +36,10 @@ type stage func(t *tick)
 
 // learning runs in every Step, whatever the strategy: health_score and qps_decay_factor need the
 // capacity under all of them.
-var learning = []stage{estimateCapacity, measurePressure, holdCeiling, trimErrors, forgetStale, renewPrior, sampleReference}
+var learning = []stage{estimateCapacity, measurePressure, strain, holdCeiling, trimErrors, forgetStale, renewPrior, sampleReference}
 
 // damping follows every strategy.
-var damping = []stage{relative, clamp, blend, slew, snap}
+var damping = []stage{relative, clamp, blend, slew, snap, shed}
 
 // tick is one Step or Members call under way.
 type tick struct {
@@ -76,6 +76,8 @@ type tick struct {
 
 	push  bool
 	cause string
+	// shedMoved: another part of the requests is to be shed.
+	shedMoved bool
 }
 
 func (t *tick) run(stages []stage) {
@@ -144,7 +146,7 @@ func (t *tick) decisions() Decisions {
 		Service: m.service, At: t.now,
 		Endpoints: make([]Decision, len(m.members)),
 		Publish:   t.push, Cause: t.cause,
-		Frozen: t.frozen, Overload: t.overload, Rejected: m.rejected,
+		Frozen: t.frozen, Overload: t.overload, Strain: m.usual.text(), Shed: m.shed.Part, Shedding: m.shed.text(), Rejected: m.rejected,
 	}
 	mean := m.meanDamped()
 	reasons := t.reasonsByMember()
@@ -191,11 +193,12 @@ func (e *member) score() float64 {
 	return health.Score(e.trim(), e.shown(), e.Reference.P95())
 }
 
-// decay is e's qps_decay_factor at its published share of the traffic.
+// decay is e's qps_decay_factor at its published share of the traffic. The ceiling is not in it: what hinders
+// one endpoint moves its share, to others that are not hindered.
 func (t *tick) decay(e *member) float64 {
 	share := 0.0
 	if t.total > 0 {
 		share = float64(e.Weight) / t.total
 	}
-	return health.Decay(e.trim(), e.shown(), e.Reference.P95(), t.cfg.ConfiguredRequestsPerSecond, share)
+	return health.Decay(e.trim(), e.shown()*t.m.usual.able(), e.Reference.P95(), t.cfg.ConfiguredRequestsPerSecond, share)
 }

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "rewrite the answers in testdata/*.txt")
 // TestTranscripts plays testdata/*.txt. A line that begins with "> " is a command; the lines after it
 // that begin with four spaces are the answer; the rest is narration.
 //
-//	config KEY=VALUE...               mode, strategy, blend, slow-start, tilt, metadata
+//	config KEY=VALUE...               mode, strategy, blend, slow-start, tilt, metadata, max-shed
 //	load REQUESTS/S                   of the whole service
 //	endpoint ADDRESS KEY=VALUE...     joins or changes: capacity, base, multiplier, metrics, instance,
 //	                                  failing, hidden, sheds, claims (see server)
@@ -207,6 +207,8 @@ func (p *plant) configure(k, v string) {
 		c.Tilt = p.number(v)
 	case "metadata":
 		c.Metadata = v == "on"
+	case "max-shed":
+		c.MaxShed = p.number(v)
 	default:
 		p.t.Fatalf("config: no setting %q", k)
 	}

@@ -39,6 +39,9 @@ type Config struct {
 	Floor, Ceiling float64
 	// MaxRatio bounds a capacity relative to the median of its class.
 	MaxRatio float64
+	// MaxShed is the largest part of the requests that is refused while the endpoints cannot do what comes,
+	// 0 to 0.9; 0: none ever is.
+	MaxShed float64
 	// Tilt is the exponent by which endpoints that answer faster get more than their capacity's share,
 	// 0 to 1.
 	Tilt float64
@@ -109,6 +112,13 @@ type Decisions struct {
 	// Overload is which endpoint would be used to more than 90 % of its capacity at its computed share,
 	// and how much; "" if none would or it is not known. Slow start is then given up altogether.
 	Overload string
+	// Shed is the part of the requests that Envoys are to refuse, in [0, 0.9] in steps of 0.05, as last
+	// published; Shedding is why, "" for 0.
+	Shed     float64
+	Shedding string
+	// Strain is how much longer than usual all endpoints take to answer, and what they can do so; "" if they
+	// do not. It lowers every qps_decay_factor and moves no weight.
+	Strain string
 	// Rejected counts the readings that were refused since the Machine was made: not finite, negative,
 	// CPU above 1.5, or from the future.
 	Rejected uint64
@@ -137,8 +147,8 @@ type Decision struct {
 // Reason is one stage of a Decision.
 type Reason struct {
 	// Term is the stage: "base", "refused" (a reading), "capacity", "pressure", "ceiling", "max-ratio",
-	// "slow-start", "multiplier", "tilt", "errors", "overload", "mean", "clamp", "blend", "slew", "hold",
-	// "snap", "freeze"; with RTT "rtt" and "health".
+	// "slow-start", "multiplier", "tilt", "errors", "overload", "strain", "mean", "clamp", "blend", "slew",
+	// "hold", "snap", "freeze"; with RTT "rtt" and "health".
 	Term string
 	// Value and Unit are the quantity that decided.
 	Value float64

@@ -140,6 +140,7 @@ var fields = []struct {
 	{`capacity: {floor: $}`, []string{`1e-9`, `0.99`, `0`, `1`, `-0.1`, `"0.1"`}},
 	{`capacity: {ceiling: $}`, []string{`1.01`, `100`, `1`, `100.5`}},
 	{`capacity: {maxRatio: $}`, []string{`1`, `100`, `0.99`, `100.5`}},
+	{`capacity: {maxShed: $}`, []string{`0%`, `50%`, `90%`, `90.0%`, `90.5%`, `100%`, `9.5%`, `-1%`, `"50"`}},
 	{`capacity: {tilt: $}`, []string{`0`, `1`, `-0.1`, `1.1`}},
 	{`capacity: {configuredRequestsPerSecond: $}`, []string{`0`, `1e9`, `-1`, `.inf`}},
 	{`rtt: {quantile: $}`, []string{`0.5`, `0.9`, `0.90`, `0.95`, `1`}},
