@@ -17,7 +17,7 @@ const module = "evenkeel.io/controlplane/"
 // source. A room that is not named here does not exist yet: name it when it comes, and say with it
 // which way its data flows.
 var edges = map[string][]string{
-	"api/v1alpha1":         {},
+	"api/v1alpha1":         {"internal/celx", "internal/re2"},
 	"examples":             {},
 	"internal/demo":        {},
 	"internal/kubetest":    {"internal/demo"},
@@ -30,6 +30,7 @@ var edges = map[string][]string{
 	"internal/catalog":     {"api/v1alpha1", "internal/re2", "internal/rlsconfig", "internal/source"},
 	"internal/signals":     {},
 	"internal/re2":         {},
+	"internal/celx":        {"internal/re2"},
 	"internal/health":      {},
 	"internal/weights":     {"internal/signals", "internal/health"},
 

@@ -81,13 +81,7 @@ func validateTargets(path *field.Path, refs []gatewayv1.LocalPolicyTargetReferen
 		default:
 			errs = append(errs, field.NotSupported(at.Child("kind"), ref.Kind, []string{"Gateway", "Service"}))
 		}
-		if ref.Name == "" {
-			errs = append(errs, field.Required(at.Child("name"), "must be the name of the target"))
-		} else {
-			for _, problem := range validation.IsDNS1123Subdomain(string(ref.Name)) {
-				errs = append(errs, field.Invalid(at.Child("name"), ref.Name, problem))
-			}
-		}
+		errs = append(errs, objectName(at.Child("name"), string(ref.Name))...)
 		if seen[ref] {
 			errs = append(errs, field.Duplicate(at, string(ref.Kind)+" "+string(ref.Name)))
 		}
@@ -111,13 +105,7 @@ func (s *Signals) validate(path *field.Path) field.ErrorList {
 }
 
 func (p *Prometheus) validate(path *field.Path) (errs field.ErrorList) {
-	if p.Server == "" {
-		errs = append(errs, field.Required(path.Child("server"), "must be the NAME of a server given to serve --prometheus NAME=URL"))
-	} else {
-		for _, problem := range validation.IsDNS1123Label(p.Server) {
-			errs = append(errs, field.Invalid(path.Child("server"), p.Server, problem))
-		}
-	}
+	errs = prometheusServer(path.Child("server"), p.Server)
 	errs = append(errs, between(path.Child("interval"), p.Interval, time.Second, 2*time.Minute)...)
 	errs = append(errs, oneOf(path.Child("preset"), p.Preset, allPresets...)...)
 	if q := p.Queries; q != nil {
@@ -130,6 +118,16 @@ func (p *Prometheus) validate(path *field.Path) (errs field.ErrorList) {
 			promQL(at.Child("latencyP90"), q.LatencyP90),
 			promQL(at.Child("inFlight"), q.InFlight),
 		)
+	}
+	return errs
+}
+
+func prometheusServer(path *field.Path, name string) (errs field.ErrorList) {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "must be the NAME of a server given to serve --prometheus NAME=URL")}
+	}
+	for _, problem := range validation.IsDNS1123Label(name) {
+		errs = append(errs, field.Invalid(path, name, problem))
 	}
 	return errs
 }
