@@ -41,6 +41,7 @@ const (
 	KindPod            = "Pod"
 	KindNamespace      = "Namespace"
 	KindBalancePolicy  = "BalancePolicy"
+	KindLimitPolicy    = "LimitPolicy"
 )
 
 // Store is a consistent set of objects. It is immutable, and so is every object in it: a newer Store
@@ -56,6 +57,7 @@ type Store struct {
 	Pods            map[types.NamespacedName]*corev1.Pod
 	Namespaces      map[types.NamespacedName]*corev1.Namespace
 	BalancePolicies map[types.NamespacedName]*v1alpha1.BalancePolicy
+	LimitPolicies   map[types.NamespacedName]*v1alpha1.LimitPolicy
 
 	// Origins says where an object was read. Objects of a cluster have none.
 	Origins map[Ref]*Origin

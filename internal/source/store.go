@@ -34,6 +34,7 @@ func NewStore() *Store {
 		Pods:            map[types.NamespacedName]*corev1.Pod{},
 		Namespaces:      map[types.NamespacedName]*corev1.Namespace{},
 		BalancePolicies: map[types.NamespacedName]*v1alpha1.BalancePolicy{},
+		LimitPolicies:   map[types.NamespacedName]*v1alpha1.LimitPolicy{},
 		Origins:         map[Ref]*Origin{},
 	}
 }
@@ -70,6 +71,8 @@ func kindOf(obj Object) string {
 		return KindNamespace
 	case *v1alpha1.BalancePolicy:
 		return KindBalancePolicy
+	case *v1alpha1.LimitPolicy:
+		return KindLimitPolicy
 	}
 	panic(fmt.Sprintf("a Store holds no %T", obj))
 }
@@ -96,6 +99,8 @@ func (s *Store) Add(obj Object) {
 		s.Namespaces[name] = obj
 	case *v1alpha1.BalancePolicy:
 		s.BalancePolicies[name] = obj
+	case *v1alpha1.LimitPolicy:
+		s.LimitPolicies[name] = obj
 	default:
 		panic(fmt.Sprintf("a Store holds no %T", obj))
 	}
@@ -193,13 +198,14 @@ func tableOf[P Object](kind string, at *map[types.NamespacedName]P) table {
 }
 
 // tables are the maps of the Store by name of their kind.
-func (s *Store) tables() [9]table {
+func (s *Store) tables() [10]table {
 	return [...]table{
 		tableOf(KindBalancePolicy, &s.BalancePolicies),
 		tableOf(KindEndpointSlice, &s.EndpointSlices),
 		tableOf(KindGateway, &s.Gateways),
 		tableOf(KindGatewayClass, &s.GatewayClasses),
 		tableOf(KindHTTPRoute, &s.HTTPRoutes),
+		tableOf(KindLimitPolicy, &s.LimitPolicies),
 		tableOf(KindNamespace, &s.Namespaces),
 		tableOf(KindPod, &s.Pods),
 		tableOf(KindReferenceGrant, &s.ReferenceGrants),

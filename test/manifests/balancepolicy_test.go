@@ -234,7 +234,7 @@ func TestFilesMayLeaveOutTheGroup(t *testing.T) {
 	}
 }
 
-// TestColumns: what kubectl get shows of a policy, under its short name and its category.
+// TestColumns: what kubectl get shows of a policy, under its short name.
 func TestColumns(t *testing.T) {
 	server := kubetest.Shared(t)
 	namespace := server.Namespace(t)
@@ -248,7 +248,7 @@ func TestColumns(t *testing.T) {
 	kubectl(t, server, "patch", "bp", "cart", "-n", namespace, "--subresource=status", "--type=merge", "-p",
 		`{"status": {"ancestors": [{"ancestorRef": {"name": "edge"}, "controllerName": "evenkeel.io/controlplane",
 		"conditions": [`+condition("Accepted", "True")+`, `+condition("Programmed", "False")+`]}]}}`)
-	got := strings.Split(kubectl(t, server, "get", "evenkeel", "-n", namespace), "\n")
+	got := strings.Split(kubectl(t, server, "get", "bp", "-n", namespace), "\n")
 	if header := strings.Fields(got[0]); !slices.Equal(header, []string{"NAME", "TARGET", "MODE", "STRATEGY", "ACCEPTED", "PROGRAMMED", "AGE"}) {
 		t.Errorf("%q", header)
 	}

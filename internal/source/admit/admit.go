@@ -51,6 +51,8 @@ func Object(obj source.Object) field.ErrorList {
 	case *corev1.Namespace:
 	case *v1alpha1.BalancePolicy:
 		c.errs = append(c.errs, obj.Validate()...)
+	case *v1alpha1.LimitPolicy:
+		c.errs = append(c.errs, obj.Validate()...)
 	default:
 		panic(fmt.Sprintf("nothing is known of %T", obj))
 	}

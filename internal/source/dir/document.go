@@ -38,6 +38,7 @@ var kinds = []kind{
 	{source.KindNamespace, corev1.GroupName, []string{"v1"}, func() source.Object { return &corev1.Namespace{} }},
 	{source.KindEndpointSlice, discoveryv1.GroupName, []string{"v1"}, func() source.Object { return &discoveryv1.EndpointSlice{} }},
 	{source.KindBalancePolicy, v1alpha1.GroupName, []string{"v1alpha1"}, func() source.Object { return &v1alpha1.BalancePolicy{} }},
+	{source.KindLimitPolicy, v1alpha1.GroupName, []string{"v1alpha1"}, func() source.Object { return &v1alpha1.LimitPolicy{} }},
 }
 
 // A document is what became of one object of a file.
@@ -134,7 +135,7 @@ func strange(group, kindName string) *issue {
 		}
 	}
 	if group == v1alpha1.GroupName {
-		return &issue{field: "kind", message: fmt.Sprintf("unknown kind %q; expected BalancePolicy", kindName)}
+		return &issue{field: "kind", message: fmt.Sprintf("unknown kind %q; expected BalancePolicy or LimitPolicy", kindName)}
 	}
 	for _, k := range kinds {
 		if k.name == kindName && k.group != group && near(group, []string{k.group}) != "" && k.group != "" {

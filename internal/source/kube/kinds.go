@@ -51,6 +51,8 @@ var (
 			object: &gatewayv1.ReferenceGrant{}, list: func() runtime.Object { return &gatewayv1.ReferenceGrantList{} }},
 		{name: source.KindBalancePolicy, resource: v1alpha1.GroupVersion.WithResource("balancepolicies"), install: installEvenkeel,
 			object: &v1alpha1.BalancePolicy{}, list: func() runtime.Object { return &v1alpha1.BalancePolicyList{} }},
+		{name: source.KindLimitPolicy, resource: v1alpha1.GroupVersion.WithResource("limitpolicies"), install: installEvenkeel,
+			object: &v1alpha1.LimitPolicy{}, list: func() runtime.Object { return &v1alpha1.LimitPolicyList{} }},
 	}
 	pods = &kind{name: source.KindPod, resource: corev1.SchemeGroupVersion.WithResource("pods"),
 		object: &corev1.Pod{}, list: func() runtime.Object { return &corev1.PodList{} },

@@ -382,7 +382,7 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}]
 `
 	}
-	apply(t, server, "", role("other"))
+	apply(t, server, "", role("limitpolicies"))
 	config := server.Config()
 	config.Impersonate.UserName = "reader"
 	f := follow(t, config)
@@ -390,6 +390,6 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}]
 	if f.store != nil {
 		t.Fatal("it began without the policies")
 	}
-	apply(t, server, "", role("balancepolicies"))
+	apply(t, server, "", role("balancepolicies, limitpolicies"))
 	f.until("the first Store", noProblem)
 }

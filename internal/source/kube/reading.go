@@ -206,7 +206,7 @@ func keep(obj source.Object) item {
 	}
 	kept := item{object: obj}
 	switch source.RefOf(obj).Kind {
-	case source.KindGatewayClass, source.KindGateway, source.KindHTTPRoute, source.KindReferenceGrant, source.KindBalancePolicy:
+	case source.KindGatewayClass, source.KindGateway, source.KindHTTPRoute, source.KindReferenceGrant, source.KindBalancePolicy, source.KindLimitPolicy:
 		kept.errs = admit.Object(obj)
 	}
 	return kept

@@ -39,6 +39,8 @@ func trim(obj source.Object) source.Object {
 		return &gatewayv1.ReferenceGrant{ObjectMeta: written(trimMeta(o, nil), o), Spec: o.Spec}
 	case *v1alpha1.BalancePolicy:
 		return &v1alpha1.BalancePolicy{ObjectMeta: written(trimMeta(o, nil), o), Spec: o.Spec}
+	case *v1alpha1.LimitPolicy:
+		return &v1alpha1.LimitPolicy{ObjectMeta: written(trimMeta(o, nil), o), Spec: o.Spec}
 	}
 	return obj
 }
