@@ -1,12 +1,14 @@
 package catalog
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -51,7 +53,7 @@ func mutate(t *rapid.T, s *source.Store, valid bool) *source.Store {
 	deleted := rapid.IntRange(0, 4).Draw(t, "deleted") == 0
 	service := func() string { return rapid.SampledFrom(names).Draw(t, "service") }
 	bad := func() bool { return !valid && rapid.Bool().Draw(t, "bad") }
-	switch rapid.SampledFrom([]string{"class", "gateway", "route", "grant", "service", "slice", "pod", "policy"}).Draw(t, "kind") {
+	switch rapid.SampledFrom([]string{"class", "gateway", "route", "grant", "service", "slice", "pod", "policy", "limits", "limits", "namespace"}).Draw(t, "kind") {
 	case "class":
 		m.Namespace, m.Name = "", rapid.SampledFrom([]string{"ours", "ours", "theirs"}).Draw(t, "class")
 		c := &gatewayv1.GatewayClass{ObjectMeta: m, Spec: gatewayv1.GatewayClassSpec{ControllerName: ControllerName}}
@@ -114,8 +116,41 @@ func mutate(t *rapid.T, s *source.Store, valid bool) *source.Store {
 			o.Spec.Mode = new(v1alpha1.Mode("Sideways"))
 		}
 		next.BalancePolicies = change(s.BalancePolicies, m, o, deleted)
+	case "limits":
+		next.LimitPolicies = change(s.LimitPolicies, m, drawLimits(t, m, bad()), deleted)
+	case "namespace":
+		m.Namespace, m.Name = "", m.Namespace
+		m.Labels = map[string]string{"tenant": rapid.SampledFrom(names).Draw(t, "tenant")}
+		next.Namespaces = change(s.Namespaces, m, &corev1.Namespace{ObjectMeta: m}, deleted)
 	}
 	return &next
+}
+
+func drawLimits(t *rapid.T, m metav1.ObjectMeta, bad bool) *v1alpha1.LimitPolicy {
+	o := &v1alpha1.LimitPolicy{ObjectMeta: m}
+	ref := gatewayv1.LocalPolicyTargetReferenceWithSectionName{}
+	ref.Group, ref.Name = gatewayv1.GroupName, gatewayv1.ObjectName(rapid.SampledFrom(names).Draw(t, "target"))
+	switch ref.Kind = gatewayv1.Kind(rapid.SampledFrom([]string{"Gateway", "HTTPRoute"}).Draw(t, "target kind")); {
+	case ref.Kind == "Gateway":
+		o.Spec.Override = new(rapid.Bool().Draw(t, "override"))
+	case rapid.Bool().Draw(t, "section"):
+		ref.SectionName = new(gatewayv1.SectionName("main"))
+	}
+	o.Spec.TargetRefs = []gatewayv1.LocalPolicyTargetReferenceWithSectionName{ref}
+	for _, name := range names[:rapid.IntRange(1, 3).Draw(t, "limits")] {
+		l := v1alpha1.Limit{Name: name, Key: []string{"namespace:tenant"}, Rate: &v1alpha1.Rate{
+			Requests: int64(rapid.IntRange(1, 3).Draw(t, "requests")), Per: metav1.Duration{Duration: time.Second},
+		}}
+		l.Mode = new(rapid.SampledFrom([]v1alpha1.LimitMode{v1alpha1.LimitEnforce, v1alpha1.LimitOff}).Draw(t, "mode"))
+		if rapid.Bool().Draw(t, "backends") {
+			l.When = &v1alpha1.When{Backends: []string{rapid.SampledFrom(names).Draw(t, "counted")}}
+		}
+		if bad {
+			l.Rate.Per.Duration = 0
+		}
+		o.Spec.Limits = append(o.Spec.Limits, l)
+	}
+	return o
 }
 
 func drawRoute(t *rapid.T, m metav1.ObjectMeta, bad bool) *gatewayv1.HTTPRoute {
@@ -132,6 +167,7 @@ func drawRoute(t *rapid.T, m metav1.ObjectMeta, bad bool) *gatewayv1.HTTPRoute {
 		path = "nowhere"
 	}
 	r.Spec.Rules = []gatewayv1.HTTPRouteRule{{
+		Name:    new(gatewayv1.SectionName(rapid.SampledFrom([]string{"main", "other"}).Draw(t, "rule"))),
 		Matches: []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{Value: &path}}},
 		BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{
 			Name:      gatewayv1.ObjectName(rapid.SampledFrom(names).Draw(t, "backend")),
@@ -208,49 +244,153 @@ func TestBuildOfTheSameStoreSharesAll(t *testing.T) {
 	})
 }
 
+// breakable are the kinds of objects that can be refused whole, with a way to put one in a Store, good or bad.
+var breakable = map[string]func(t *rapid.T, s *source.Store, m metav1.ObjectMeta, bad bool){
+	source.KindHTTPRoute: func(t *rapid.T, s *source.Store, m metav1.ObjectMeta, bad bool) {
+		s.HTTPRoutes = change(s.HTTPRoutes, m, drawRoute(t, m, bad), false)
+	},
+	source.KindLimitPolicy: func(t *rapid.T, s *source.Store, m metav1.ObjectMeta, bad bool) {
+		s.LimitPolicies = change(s.LimitPolicies, m, drawLimits(t, m, bad), false)
+	},
+}
+
 // An object that turns bad changes nothing but its own verdicts, once it was accepted.
 func TestARefusedVersionChangesNothing(t *testing.T) {
+	for kind, put := range breakable {
+		t.Run(kind, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				s := start(t, true)
+				m := meta(t)
+				put(t, s, m, false)
+				before := Build(nil, s, Options{})
+
+				next := *s
+				put(t, &next, m, true)
+				after := Build(before, &next, Options{})
+
+				if !maps.Equal(before.Fleets, after.Fleets) || !maps.Equal(before.Services, after.Services) {
+					t.Fatalf("got:\n%s\nwant:\n%s", picture(after), picture(before))
+				}
+				self := source.Ref{Kind: kind, Namespace: m.Namespace, Name: m.Name}
+				others := func(c *Catalog) []Verdict {
+					return slices.DeleteFunc(slices.Clone(c.Verdicts), func(v Verdict) bool { return v.Object == self })
+				}
+				if !slices.Equal(others(before), others(after)) {
+					t.Fatalf("got:\n%s\nwant:\n%s", picture(after), picture(before))
+				}
+				for _, v := range after.Verdicts {
+					if v.Object == self && v.Accepted.OK {
+						t.Fatalf("accepted: %s", v.Describe())
+					}
+				}
+			})
+		})
+	}
+}
+
+// An object that was never accepted leaves the others as they are without it.
+func TestABadNewObjectChangesNothing(t *testing.T) {
+	for kind, put := range breakable {
+		t.Run(kind, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				s := start(t, true)
+				m := meta(t)
+				delete(s.HTTPRoutes, types.NamespacedName{Namespace: m.Namespace, Name: m.Name})
+				delete(s.LimitPolicies, types.NamespacedName{Namespace: m.Namespace, Name: m.Name})
+				next := *s
+				put(t, &next, m, true)
+				without, with := Build(nil, s, Options{}), Build(nil, &next, Options{})
+				if !reflect.DeepEqual(without.Fleets, with.Fleets) || !reflect.DeepEqual(without.Services, with.Services) {
+					t.Fatalf("got:\n%s\nwant:\n%s", picture(with), picture(without))
+				}
+			})
+		})
+	}
+}
+
+// A limit holds where the documentation says: worked out anew, route by route, from the objects alone.
+func TestTheMostSpecificLimitHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := start(t, true)
-		m := meta(t)
-		s.HTTPRoutes = change(s.HTTPRoutes, m, drawRoute(t, m, false), false)
-		before := Build(nil, s, Options{})
-
-		next := *s
-		next.HTTPRoutes = change(s.HTTPRoutes, m, drawRoute(t, m, true), false)
-		after := Build(before, &next, Options{})
-
-		if !maps.Equal(before.Fleets, after.Fleets) || !maps.Equal(before.Services, after.Services) {
-			t.Fatalf("got:\n%s\nwant:\n%s", picture(after), picture(before))
+		class := metav1.ObjectMeta{Name: "ours"}
+		s.GatewayClasses = change(s.GatewayClasses, class, &gatewayv1.GatewayClass{ObjectMeta: class, Spec: gatewayv1.GatewayClassSpec{ControllerName: ControllerName}}, false)
+		m := metav1.ObjectMeta{Namespace: "shop", Name: "a"}
+		s.Gateways = change(s.Gateways, m, &gatewayv1.Gateway{ObjectMeta: m, Spec: gatewayv1.GatewaySpec{
+			GatewayClassName: "ours", Listeners: []gatewayv1.Listener{{Name: "http", Port: 80, Protocol: gatewayv1.HTTPProtocolType}},
+		}}, false)
+		route := drawRoute(t, m, false)
+		route.Spec.ParentRefs = []gatewayv1.ParentReference{{Name: "a"}}
+		s.HTTPRoutes = change(s.HTTPRoutes, m, route, false)
+		for _, m.Name = range names {
+			p := drawLimits(t, m, false)
+			p.Spec.TargetRefs[0].Name = "a"
+			s.LimitPolicies = change(s.LimitPolicies, m, p, rapid.IntRange(0, 9).Draw(t, "left out") == 0)
 		}
-		self := source.Ref{Kind: source.KindHTTPRoute, Namespace: m.Namespace, Name: m.Name}
-		others := func(c *Catalog) []Verdict {
-			return slices.DeleteFunc(slices.Clone(c.Verdicts), func(v Verdict) bool { return v.Object == self })
+		c := Build(nil, s, Options{})
+		if len(c.Fleets["shop/a"].Listeners[0].VirtualHosts) == 0 {
+			t.Fatal("the route is not attached")
 		}
-		if !slices.Equal(others(before), others(after)) {
-			t.Fatalf("got:\n%s\nwant:\n%s", picture(after), picture(before))
-		}
-		for _, v := range after.Verdicts {
-			if v.Object == self && v.Accepted.OK {
-				t.Fatalf("accepted: %s", v.Describe())
+		for _, f := range c.Fleets {
+			for _, l := range f.Listeners {
+				for _, v := range l.VirtualHosts {
+					for i := range v.Routes {
+						r := &v.Routes[i]
+						var got []string
+						for _, limit := range r.Limits {
+							got = append(got, limit.Rule.ID)
+							if want := s.Namespaces[types.NamespacedName{Name: r.Object.Namespace}]; want != nil && limit.Labels["tenant"] != want.Labels["tenant"] {
+								t.Fatalf("%s: labels %v, the namespace has %v", r.Name, limit.Labels, want.Labels)
+							}
+						}
+						if want := expectedLimits(s, f.Object, r); !slices.Equal(got, want) {
+							t.Fatalf("%s behind %s: has %v, want %v\n%s", r.Name, f.Name, got, want, picture(c))
+						}
+					}
+				}
 			}
 		}
 	})
 }
 
-// A route that was never accepted leaves the others as they are without it.
-func TestABadNewRouteChangesNothing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		s := start(t, true)
-		m := meta(t)
-		s.HTTPRoutes = change(s.HTTPRoutes, m, nil, true)
-		next := *s
-		next.HTTPRoutes = change(s.HTTPRoutes, m, drawRoute(t, m, true), false)
-		without, with := Build(nil, s, Options{}), Build(nil, &next, Options{})
-		if !reflect.DeepEqual(without.Fleets, with.Fleets) || !reflect.DeepEqual(without.Services, with.Services) {
-			t.Fatalf("got:\n%s\nwant:\n%s", picture(with), picture(without))
+func expectedLimits(s *source.Store, gateway source.Ref, r *Route) (ids []string) {
+	section := s.HTTPRoutes[types.NamespacedName{Namespace: r.Object.Namespace, Name: r.Object.Name}].Spec.Rules[0]
+	backend := string(section.BackendRefs[0].Name)
+	for _, name := range names { // of limits
+		var gatewayPolicy, routePolicy, rulePolicy *v1alpha1.LimitPolicy // of each target the older, which here is the first by name
+		for _, p := range s.LimitPolicies {
+			if !slices.ContainsFunc(p.Spec.Limits, func(l v1alpha1.Limit) bool { return l.Name == name }) {
+				continue
+			}
+			ref := p.Spec.TargetRefs[0]
+			var at **v1alpha1.LimitPolicy
+			switch named := (source.Ref{Kind: string(ref.Kind), Namespace: p.Namespace, Name: string(ref.Name)}); {
+			case named == gateway:
+				at = &gatewayPolicy
+			case named == r.Object && ref.SectionName == nil:
+				at = &routePolicy
+			case named == r.Object && *ref.SectionName == *section.Name:
+				at = &rulePolicy
+			default:
+				continue
+			}
+			if *at == nil || p.Name < (*at).Name {
+				*at = p
+			}
 		}
-	})
+		best := cmp.Or(rulePolicy, routePolicy, gatewayPolicy)
+		if gatewayPolicy != nil && *gatewayPolicy.Spec.Override {
+			best = gatewayPolicy
+		}
+		if best == nil {
+			continue
+		}
+		l := best.Spec.Limits[slices.IndexFunc(best.Spec.Limits, func(l v1alpha1.Limit) bool { return l.Name == name })]
+		if *l.Mode != v1alpha1.LimitOff && (l.When == nil || l.When.Backends[0] == backend) {
+			ids = append(ids, best.Namespace+"/"+best.Name+"/"+name)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // Whatever comes, what goes out is sound, and verdicts are sorted.

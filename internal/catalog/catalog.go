@@ -33,12 +33,13 @@ type Catalog struct {
 }
 
 // memory holds the stages of a Build, each with its inputs. The stages are in order: routing needs
-// none of the others, policies need routing, services need policies.
+// grants, balance and limits need routing, services need balance.
 type memory struct {
 	store    *source.Store
 	opts     Options
 	routing  *routing
-	policies *policies
+	balance  *balance
+	limits   *limits
 	grants   *grants
 	services *services
 }
@@ -59,17 +60,18 @@ type Options struct {
 func Build(prev *Catalog, store *source.Store, opts Options) *Catalog {
 	if prev == nil {
 		prev = &Catalog{memory: memory{
-			store: &source.Store{}, routing: &routing{}, policies: &policies{}, grants: &grants{}, services: &services{},
+			store: &source.Store{}, routing: &routing{}, balance: &balance{}, limits: &limits{}, grants: &grants{}, services: &services{},
 		}}
 	}
 	was := prev.memory
 	now := memory{store: store, opts: opts}
 	now.grants = buildGrants(was.grants, store)
 	now.routing = buildRouting(was.store, was.routing, store, now.grants)
-	now.policies = buildPolicies(was.store, was.policies, store, now.routing)
+	now.balance = buildBalance(was.store, was.balance, store, now.routing)
+	now.limits = buildLimits(was.store, was.limits, store, now.routing)
 	now.services = buildServices(was, now)
 	return &Catalog{
-		Fleets:   now.routing.fleets,
+		Fleets:   now.limits.fleets,
 		Services: now.services.byName,
 		Verdicts: joinVerdicts(prev, now),
 		memory:   now,

@@ -110,6 +110,8 @@ func with(t testing.TB, store *source.Store, text string) *source.Store {
 			put[corev1.Namespace](t, &next.Namespaces, name, document, head.Deleted)
 		case source.KindBalancePolicy:
 			put[v1alpha1.BalancePolicy](t, &next.BalancePolicies, name, document, head.Deleted)
+		case source.KindLimitPolicy:
+			put[v1alpha1.LimitPolicy](t, &next.LimitPolicies, name, document, head.Deleted)
 		default:
 			t.Fatalf("unknown kind %q", head.Kind)
 		}

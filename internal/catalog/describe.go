@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"evenkeel.io/controlplane/api/v1alpha1"
 )
 
 // Describe is the catalog as text, for tests and for people: fleets with their listeners and routes,
@@ -26,6 +28,9 @@ func (c *Catalog) Describe() string {
 func (f *Fleet) Describe() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "fleet %s\n", f.Name)
+	for _, r := range f.Rules {
+		fmt.Fprintf(&b, "  limit %s %s\n", r.ID, describeBound(&r.Limit))
+	}
 	for _, l := range f.Listeners {
 		fmt.Fprintf(&b, "  listener %s", l.Name)
 		if l.Address != "" {
@@ -67,7 +72,32 @@ func (r *Route) Describe() string {
 	if r.BackendTimeout != 0 {
 		words = append(words, word("per-try", r.BackendTimeout.String()))
 	}
+	if limits := r.describeLimits(); limits != "" {
+		words = append(words, "limits("+limits+")")
+	}
 	return joinWords(append(words, "["+r.Name+"]")...)
+}
+
+func (r *Route) describeLimits() string {
+	var limits []string
+	for _, l := range r.Limits {
+		words := []string{l.Rule.ID}
+		for _, label := range slices.Sorted(maps.Keys(l.Labels)) {
+			words = append(words, word(label, l.Labels[label]))
+		}
+		limits = append(limits, joinWords(words...))
+	}
+	return strings.Join(limits, ", ")
+}
+
+func describeBound(l *v1alpha1.Limit) string {
+	bound := ""
+	if l.Rate != nil {
+		bound = fmt.Sprintf("%d per %s burst %d", l.Rate.Requests, l.Rate.Per.Duration, *l.Rate.Burst)
+	} else if l.Concurrency != nil {
+		bound = fmt.Sprintf("%d at a time", *l.Concurrency)
+	}
+	return joinWords(string(*l.Mode), string(*l.Scope), bound, word("by", strings.Join(l.Key, "+")))
 }
 
 func (m *Match) describe() string {

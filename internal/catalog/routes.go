@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -187,4 +188,33 @@ func (p *parsedRoute) routes(port uint32, backends [][]Backend) []Route {
 		}
 	}
 	return routes
+}
+
+// rule is the name or the index of the rule in r's name.
+func (r *Route) rule() string {
+	parts := strings.Split(r.Name, "/")
+	return parts[len(parts)-2]
+}
+
+// ruleNamed is the index of the rule that people know by that name or index.
+func (p *parsedRoute) ruleNamed(name string) int {
+	return slices.IndexFunc(p.rules, func(r parsedRule) bool { return r.name == name })
+}
+
+// sectionOf is the name that the rule has in the object, "" for none.
+func (p *parsedRoute) sectionOf(rule int) string {
+	if rule < len(p.object.Spec.Rules) && p.object.Spec.Rules[rule].Name != nil {
+		return string(*p.object.Spec.Rules[rule].Name)
+	}
+	return ""
+}
+
+// serviceNames are the names of the Services of a rule, those that get no requests now included.
+func (p *parsedRoute) serviceNames(rule int) (names []string) {
+	if rule < len(p.object.Spec.Rules) {
+		for _, b := range p.object.Spec.Rules[rule].BackendRefs {
+			names = append(names, string(b.Name))
+		}
+	}
+	return names
 }

@@ -115,9 +115,9 @@ func (w *serviceWork) uses(object *corev1.Service, group []*discoveryv1.Endpoint
 			}
 		}
 	}
-	if was.policies != now.policies {
+	if was.balance != now.balance {
 		for i, r := range w.results {
-			if now.policies.effective[r.Name] != w.effective[i] {
+			if now.balance.effective[r.Name] != w.effective[i] {
 				return false
 			}
 		}
@@ -203,7 +203,7 @@ func (w *serviceWork) build(last *serviceWork, name types.NamespacedName, now me
 			Name: portName, Namespace: name.Namespace, Object: ref,
 			PortName: port.Name, HTTP2: speaksHTTP2(port.AppProtocol), Readers: w.readers,
 		}
-		e := now.policies.effective[portName]
+		e := now.balance.effective[portName]
 		if e != nil {
 			s.Policy, s.HasPolicy, s.Policies = e.spec, true, e.refs()
 		} else {

@@ -88,11 +88,12 @@ func joinVerdicts(prev *Catalog, now memory) []Verdict {
 	if prev.Verdicts != nil &&
 		sameVerdicts(was.grants.verdicts, now.grants.verdicts) &&
 		sameVerdicts(was.routing.verdicts, now.routing.verdicts) &&
-		sameVerdicts(was.policies.verdicts, now.policies.verdicts) &&
+		sameVerdicts(was.balance.verdicts, now.balance.verdicts) &&
+		sameVerdicts(was.limits.verdicts, now.limits.verdicts) &&
 		now.services.sameVerdicts(was.services) {
 		return prev.Verdicts
 	}
-	all := slices.Concat(now.grants.verdicts, now.routing.verdicts, now.policies.verdicts, now.services.orphans)
+	all := slices.Concat(now.grants.verdicts, now.routing.verdicts, now.balance.verdicts, now.limits.verdicts, now.services.orphans)
 	for _, s := range now.services.byObject {
 		all = append(all, s.verdicts...)
 	}
