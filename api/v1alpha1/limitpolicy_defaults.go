@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -56,19 +57,10 @@ func (l Limit) WithDefaults() Limit {
 	return l
 }
 
-// defaultMissing is Global wherever the requests that lack a part can be told from the others by an Envoy,
-// for a client could otherwise leave a limit by leaving out a header. Where they cannot be, it is Skip.
+// defaultMissing is Global, for a client could otherwise leave a limit by leaving out a header. Which
+// requests lack the value of a CEL expression an Envoy cannot tell, so there it is Skip.
 func defaultMissing(key []string) Missing {
-	queries := 0
-	for _, part := range key {
-		switch kind, _, _ := strings.Cut(part, ":"); kind {
-		case "query":
-			queries++
-		case "cel":
-			return MissingSkip
-		}
-	}
-	if queries > 1 {
+	if slices.ContainsFunc(key, func(part string) bool { return strings.HasPrefix(part, partCEL+":") }) {
 		return MissingSkip
 	}
 	return MissingGlobal

@@ -135,6 +135,9 @@ func (l *Limit) validate(path *field.Path) field.ErrorList {
 		l.Reply.validate(path.Child("reply")),
 	)
 	if l.Scope != nil && *l.Scope == ScopeProxy {
+		if l.When != nil && len(l.When.Backends) > 0 {
+			errs = append(errs, field.Invalid(path.Child("when", "backends"), field.OmitValueType{}, "must be left out with scope Proxy: a single Envoy's buckets do not have it"))
+		}
 		for _, f := range []struct {
 			name string
 			set  bool

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -9,7 +8,6 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"evenkeel.io/controlplane/api/v1alpha1"
 	"evenkeel.io/controlplane/internal/rlsconfig"
@@ -71,11 +69,12 @@ func (l *limits) compile(was *limits, object *v1alpha1.LimitPolicy) *refusal {
 	for i, limit := range spec.Limits {
 		rule, err := rlsconfig.Compile(object.Namespace+"/"+object.Name+"/"+limit.Name, *spec.OnError, limit)
 		if err != nil {
-			path := fmt.Sprintf("spec.limits[%d]", i)
-			if at := (*field.Error)(nil); errors.As(err, &at) {
-				return refuse(ReasonInvalid, path+"."+at.Field, "%s", at.ErrorBody())
+			first, more, _ := strings.Cut(err.Error(), "\n") // a problem to a line, each begins with its field
+			path, message, _ := strings.Cut(first, ": ")
+			if more != "" {
+				message += fmt.Sprintf(" (and %d more)", strings.Count(more, "\n")+1)
 			}
-			return refuse(ReasonInvalid, path, "%s", err)
+			return refuse(ReasonInvalid, fmt.Sprintf("spec.limits[%d].%s", i, path), "%s", message)
 		}
 		rules[i] = share(before[rule.ID], rule)
 	}
