@@ -13,25 +13,6 @@ import (
 	"evenkeel.io/controlplane/internal/source"
 )
 
-// expire is a rule that first breaks all watches of the resource in a way that makes for a new list, and
-// then does what then says to lists.
-func expire(resource string, then fault) func(*http.Request) fault {
-	var mu sync.Mutex
-	expired := false
-	return func(r *http.Request) fault {
-		mu.Lock()
-		defer mu.Unlock()
-		switch {
-		case isWatch(r, resource) && !expired:
-			expired = true
-			return fault{status: http.StatusGone}
-		case isList(r, resource):
-			return then
-		}
-		return fault{}
-	}
-}
-
 // ten are addresses.
 var ten = []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8", "10.0.0.9", "10.0.0.10"}
 
@@ -39,31 +20,31 @@ func TestAnEmptyListTakesNothing(t *testing.T) {
 	server := kubetest.Shared(t)
 	ns := server.Namespace(t)
 	apply(t, server, ns, cart(ten...), routing)
-	p := newProxy(t, server.Config())
-	f := follow(t, p.config(server.Config()))
+	p := kubetest.NewProxy(t, server.Config())
+	f := follow(t, p.Config(server.Config()))
 	f.until("the first Store", func(*source.Store) bool { return true })
 	f.forget()
 
-	p.set(expire("endpointslices", fault{empty: true}))
+	p.Set(kubetest.Expire("endpointslices", kubetest.Fault{Empty: true}))
 	held := problem("Service " + ns + "/cart: a list of the API server left out 10 of its 10 endpoints")
 	f.until("that the endpoints are held", held)
-	p.set(nil)
+	p.Set(nil)
 	f.until("that nothing is held", noProblem)
 	for _, c := range f.changes {
 		t.Errorf("an empty list did something: %v", c)
 	}
 
 	// The same for a kind that is no EndpointSlice.
-	p.set(expire("gateways", fault{empty: true}))
+	p.Set(kubetest.Expire("gateways", kubetest.Fault{Empty: true}))
 	f.until("that the Gateways are held", problem("gateways in a list, without an event of their removal"))
-	p.set(nil)
+	p.Set(nil)
 	f.until("that nothing is held", noProblem)
 	for _, c := range f.changes {
 		t.Errorf("an empty list did something: %v", c)
 	}
 
 	// A live event is believed while other things are held.
-	p.set(expire("endpointslices", fault{empty: true}))
+	p.Set(kubetest.Expire("endpointslices", kubetest.Fault{Empty: true}))
 	f.until("that the endpoints are held", held)
 	apply(t, server, ns, cart(ten[:2]...))
 	slice := source.Ref{Kind: source.KindEndpointSlice, Namespace: ns, Name: "cart-1"}
@@ -71,7 +52,7 @@ func TestAnEmptyListTakesNothing(t *testing.T) {
 	if _, evidence := f.opOf(slice); evidence != source.EvidenceWatch {
 		t.Errorf("it came by %s", evidence)
 	}
-	p.set(nil)
+	p.Set(nil)
 	f.until("that nothing is held", noProblem)
 }
 
@@ -79,8 +60,8 @@ func TestAnOperatorAcceptsWhatIsHeld(t *testing.T) {
 	server := kubetest.Shared(t)
 	ns := server.Namespace(t)
 	apply(t, server, ns, cart(ten...))
-	p := newProxy(t, server.Config())
-	f := follow(t, p.config(server.Config()))
+	p := kubetest.NewProxy(t, server.Config())
+	f := follow(t, p.Config(server.Config()))
 	f.until("the first Store", func(*source.Store) bool { return true })
 	f.forget()
 	accepted := make(chan error, 2)
@@ -89,10 +70,10 @@ func TestAnOperatorAcceptsWhatIsHeld(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	// Consistent lists do not come through, so that only the operator can decide.
-	first := expire("endpointslices", fault{empty: true})
-	p.set(func(r *http.Request) fault {
-		if isList(r, "endpointslices") && r.URL.Query().Get("sendInitialEvents") == "" {
-			return fault{status: http.StatusInternalServerError}
+	first := kubetest.Expire("endpointslices", kubetest.Fault{Empty: true})
+	p.Set(func(r *http.Request) kubetest.Fault {
+		if kubetest.IsList(r, "endpointslices") && r.URL.Query().Get("sendInitialEvents") == "" {
+			return kubetest.Fault{Status: http.StatusInternalServerError}
 		}
 		return first(r)
 	})
@@ -106,7 +87,7 @@ func TestAnOperatorAcceptsWhatIsHeld(t *testing.T) {
 	if _, evidence := f.opOf(slice); evidence != source.EvidenceOperator {
 		t.Errorf("it went by %s", evidence)
 	}
-	p.set(nil)
+	p.Set(nil)
 	f.until("that they are back", has(slice))
 }
 
@@ -115,16 +96,16 @@ func TestWhatWasRemovedMeanwhileGoesWhenItIsConfirmed(t *testing.T) {
 	ns, other := server.Namespace(t), server.Namespace(t)
 	apply(t, server, ns, cart(ten...))
 	apply(t, server, other, cart("10.0.1.1"))
-	p := newProxy(t, server.Config())
-	f := follow(t, p.config(server.Config()))
+	p := kubetest.NewProxy(t, server.Config())
+	f := follow(t, p.Config(server.Config()))
 	f.until("the first Store", func(*source.Store) bool { return true })
 	f.forget()
-	p.set(func(r *http.Request) fault {
-		return fault{abort: isWatch(r, "endpointslices") || isList(r, "endpointslices")}
+	p.Set(func(r *http.Request) kubetest.Fault {
+		return kubetest.Fault{Abort: kubetest.IsWatch(r, "endpointslices") || kubetest.IsList(r, "endpointslices")}
 	})
 	f.until("that the API server does not answer", problem("APIServer"))
 	remove(t, server.Config(), slicesResource, ns, "cart-1")
-	p.set(expire("endpointslices", fault{}))
+	p.Set(kubetest.Expire("endpointslices", kubetest.Fault{}))
 	slice := source.Ref{Kind: source.KindEndpointSlice, Namespace: ns, Name: "cart-1"}
 	f.until("that it is gone", hasNot(slice))
 	if _, evidence := f.opOf(slice); evidence != source.EvidenceRelist {
@@ -137,17 +118,17 @@ func TestAnAPIServerThatIsAway(t *testing.T) {
 	server := kubetest.Shared(t)
 	ns := server.Namespace(t)
 	apply(t, server, ns, cart(ten...))
-	p := newProxy(t, server.Config())
-	f := follow(t, p.config(server.Config()))
+	p := kubetest.NewProxy(t, server.Config())
+	f := follow(t, p.Config(server.Config()))
 	f.until("the first Store", func(*source.Store) bool { return true })
 	f.forget()
-	p.set(func(*http.Request) fault { return fault{abort: true} })
+	p.Set(func(*http.Request) kubetest.Fault { return kubetest.Fault{Abort: true} })
 	f.until("that it does not answer", problem("what it said last stays in force"))
 	if len(f.changes) > 0 || len(f.store.Problems) != 1 || f.store.Problems[0].Degraded != source.LastKnownGood {
 		t.Errorf("changes %v, problems %v", f.changes, f.store.Problems)
 	}
 	apply(t, server, ns, cart(ten[:3]...))
-	p.set(nil)
+	p.Set(nil)
 	slice := source.Ref{Kind: source.KindEndpointSlice, Namespace: ns, Name: "cart-1"}
 	f.until("what happened meanwhile", func(s *source.Store) bool { return len(s.EndpointSlices[nameOf(slice)].Endpoints) == 3 })
 	f.until("that all is well", noProblem)
@@ -158,14 +139,14 @@ func TestEventsOutOfOrder(t *testing.T) {
 	server := kubetest.Shared(t)
 	ns := server.Namespace(t)
 	apply(t, server, ns, cart(ten...))
-	p := newProxy(t, server.Config())
+	p := kubetest.NewProxy(t, server.Config())
 	var mu sync.Mutex
 	var kept []byte
-	p.set(func(r *http.Request) fault {
+	p.Set(func(r *http.Request) kubetest.Fault {
 		if !strings.HasSuffix(r.URL.Path, "/endpointslices") || r.URL.Query().Get("watch") == "" {
-			return fault{}
+			return kubetest.Fault{}
 		}
-		return fault{events: func(line []byte) [][]byte {
+		return kubetest.Fault{Events: func(line []byte) [][]byte {
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -180,7 +161,7 @@ func TestEventsOutOfOrder(t *testing.T) {
 			return [][]byte{line, late, late}
 		}}
 	})
-	f := follow(t, p.config(server.Config()))
+	f := follow(t, p.Config(server.Config()))
 	slice := source.Ref{Kind: source.KindEndpointSlice, Namespace: ns, Name: "cart-1"}
 	f.until("the first Store", has(slice))
 	endpoints := func(n int) func(*source.Store) bool {

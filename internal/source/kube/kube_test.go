@@ -2,8 +2,6 @@ package kube
 
 import (
 	"context"
-	"io"
-	"log"
 	"log/slog"
 	"maps"
 	"slices"
@@ -24,10 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(kubetest.Main(m)) }
 
-var (
-	quietLog = log.New(io.Discard, "", 0)
-	quiet    = slog.New(slog.DiscardHandler)
-)
+var quiet = slog.New(slog.DiscardHandler)
 
 // followed is a Source that runs, and what it delivered.
 type followed struct {

@@ -1,4 +1,4 @@
-package kube
+package kubetest
 
 import (
 	"bufio"
@@ -6,49 +6,55 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
 )
 
-// proxy stands in front of an API server and breaks what it is told to. It speaks JSON alone, so that
-// what passes can be read here.
-type proxy struct {
+// Proxy stands in front of an API server and breaks what it is told to. It speaks JSON alone, so that
+// what passes can be read here. Its methods may be called from anywhere.
+type Proxy struct {
 	*httptest.Server
 
 	mu   sync.Mutex
-	rule func(*http.Request) fault
+	rule func(*http.Request) Fault
 	ctx  context.Context // of the requests under way
 	end  context.CancelFunc
 }
 
-// fault is what is done to a request.
-type fault struct {
-	abort  bool // the connection is cut
-	hang   bool // it is never answered
-	status int  // it is refused
-	empty  bool // a list has nothing in it, streamed or not
-	// events replaces each line of a watch by others.
-	events func(line []byte) [][]byte
+// Fault is what is done to a request.
+type Fault struct {
+	Abort  bool // the connection is cut
+	Hang   bool // it is never answered
+	Status int  // it is refused
+	Empty  bool // a list has nothing in it, streamed or not
+	// Events replaces each line of a watch by others.
+	Events func(line []byte) [][]byte
 }
 
-// isList tells a request for all objects, streamed or not, of a resource.
-func isList(r *http.Request, resource string) bool {
+// IsList tells a request for all objects, streamed or not, of a resource.
+func IsList(r *http.Request, resource string) bool {
 	return strings.HasSuffix(r.URL.Path, "/"+resource) && (r.URL.Query().Get("watch") == "" || r.URL.Query().Get("sendInitialEvents") == "true")
 }
 
-// isWatch tells a watch that goes on from a list.
-func isWatch(r *http.Request, resource string) bool {
+// IsWatch tells a watch that goes on from a list.
+func IsWatch(r *http.Request, resource string) bool {
 	return strings.HasSuffix(r.URL.Path, "/"+resource) && r.URL.Query().Get("watch") != "" && r.URL.Query().Get("sendInitialEvents") == ""
 }
 
-func newProxy(t *testing.T, to *rest.Config) *proxy {
+// NewProxy starts one in front of the API server that to leads to, which ends with the test. It breaks nothing.
+func NewProxy(t testing.TB, to *rest.Config) *Proxy {
+	t.Helper()
 	transport, err := rest.TransportFor(to)
 	if err != nil {
 		t.Fatal(err)
@@ -57,8 +63,8 @@ func newProxy(t *testing.T, to *rest.Config) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{}
-	p.set(nil)
+	p := &Proxy{}
+	p.Set(nil)
 	reverse := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
@@ -73,19 +79,19 @@ func newProxy(t *testing.T, to *rest.Config) *proxy {
 	p.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f, ctx := p.faultFor(r)
 		switch {
-		case f.abort:
+		case f.Abort:
 			panic(http.ErrAbortHandler)
-		case f.hang:
+		case f.Hang:
 			select {
 			case <-r.Context().Done():
 			case <-ctx.Done():
 			}
 			panic(http.ErrAbortHandler)
-		case f.status != 0:
+		case f.Status != 0:
 			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(f.status)
+			w.WriteHeader(f.Status)
 			_ = json.NewEncoder(w).Encode(map[string]any{
-				"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": f.status, "reason": map[int]string{410: "Expired", 500: "InternalError"}[f.status],
+				"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": f.Status, "reason": map[int]string{410: "Expired", 500: "InternalError"}[f.Status],
 			})
 			return
 		}
@@ -95,10 +101,10 @@ func newProxy(t *testing.T, to *rest.Config) *proxy {
 		reverse.ServeHTTP(w, r.WithContext(both))
 	}))
 	p.Server.EnableHTTP2 = true
-	p.Server.Config.ErrorLog = quietLog
+	p.Server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	p.Server.StartTLS()
 	t.Cleanup(func() {
-		p.cut()
+		p.Cut()
 		p.Server.Close()
 		if c, ok := transport.(interface{ CloseIdleConnections() }); ok {
 			c.CloseIdleConnections()
@@ -107,15 +113,50 @@ func newProxy(t *testing.T, to *rest.Config) *proxy {
 	return p
 }
 
-func (p *proxy) config(to *rest.Config) *rest.Config {
+// Config is the client configuration to, through the proxy.
+func (p *Proxy) Config(to *rest.Config) *rest.Config {
 	c := rest.CopyConfig(to)
 	c.Host = p.URL
 	c.TLSClientConfig = rest.TLSClientConfig{Insecure: true}
 	return c
 }
 
-// set replaces what is broken and cuts what is under way; nil breaks nothing.
-func (p *proxy) set(rule func(*http.Request) fault) {
+// Kubeconfig is the path of a file that leads to the API server through the proxy, as the proxy's user.
+func (p *Proxy) Kubeconfig(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	kubeconfig := api.Config{
+		CurrentContext: "proxy",
+		Contexts:       map[string]*api.Context{"proxy": {Cluster: "proxy"}},
+		Clusters:       map[string]*api.Cluster{"proxy": {Server: p.URL, InsecureSkipTLSVerify: true}},
+	}
+	if err := clientcmd.WriteToFile(kubeconfig, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Expire is a rule that first breaks all watches of the resource in a way that makes for a new list, and
+// then does what then says to lists.
+func Expire(resource string, then Fault) func(*http.Request) Fault {
+	var mu sync.Mutex
+	expired := false
+	return func(r *http.Request) Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case IsWatch(r, resource) && !expired:
+			expired = true
+			return Fault{Status: http.StatusGone}
+		case IsList(r, resource):
+			return then
+		}
+		return Fault{}
+	}
+}
+
+// Set replaces what is broken and cuts what is under way; nil breaks nothing.
+func (p *Proxy) Set(rule func(*http.Request) Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.end != nil {
@@ -125,36 +166,36 @@ func (p *proxy) set(rule func(*http.Request) fault) {
 	p.ctx, p.end = context.WithCancel(context.Background())
 }
 
-// cut ends what is under way.
-func (p *proxy) cut() {
+// Cut ends what is under way.
+func (p *Proxy) Cut() {
 	p.mu.Lock()
 	rule := p.rule
 	p.mu.Unlock()
-	p.set(rule)
+	p.Set(rule)
 }
 
-func (p *proxy) faultFor(r *http.Request) (fault, context.Context) {
+func (p *Proxy) faultFor(r *http.Request) (Fault, context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.rule == nil {
-		return fault{}, p.ctx
+		return Fault{}, p.ctx
 	}
 	return p.rule(r), p.ctx
 }
 
-func (p *proxy) rewrite(r *http.Response) error {
+func (p *Proxy) rewrite(r *http.Response) error {
 	f, _ := p.faultFor(r.Request)
 	watched := r.Request.URL.Query().Get("watch") != ""
 	switch {
-	case f.empty && watched:
-		f.events = func(line []byte) [][]byte {
+	case f.Empty && watched:
+		f.Events = func(line []byte) [][]byte {
 			if bytes.Contains(line, []byte(`"type":"ADDED"`)) {
 				return nil
 			}
 			return [][]byte{line}
 		}
-		r.Body = filter(r.Body, f.events)
-	case f.empty:
+		r.Body = filter(r.Body, f.Events)
+	case f.Empty:
 		var body map[string]any
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 			return err
@@ -168,8 +209,8 @@ func (p *proxy) rewrite(r *http.Response) error {
 		r.Body = io.NopCloser(bytes.NewReader(text))
 		r.ContentLength = int64(len(text))
 		r.Header.Del("Content-Length")
-	case f.events != nil && watched:
-		r.Body = filter(r.Body, f.events)
+	case f.Events != nil && watched:
+		r.Body = filter(r.Body, f.Events)
 	}
 	return nil
 }
