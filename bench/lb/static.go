@@ -133,7 +133,7 @@ static_resources:
               domains: ["*"]
               retry_policy:
                 retry_on: connect-failure,refused-stream,reset-before-request
-                num_retries: 2
+                num_retries: 4
                 retry_host_predicate:
                 - name: envoy.retry_host_predicates.previous_hosts
                   typed_config: {"@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}
