@@ -1,6 +1,6 @@
 // Package test holds the feature tests: files in, traffic out. Every test runs the real program (built
 // with the race detector), a real Envoy started from our own bootstrap, and simulated backends on
-// loopback addresses. No test asserts how long something takes; deadlines are generous and say when a
+// loopback addresses, or on addresses of Pods where the objects come from a real API server. No test asserts how long something takes; deadlines are generous and say when a
 // thing will never come.
 package test
 
@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -32,6 +33,7 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
+	kubetest.PrivateNetwork()
 	dir, err := os.MkdirTemp("", "evenkeel-test-")
 	if err != nil {
 		panic(err)
@@ -46,26 +48,41 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// network gives every rig loopback addresses of its own, 127.77.N.0/24, so that tests cannot meet.
+// network gives every rig addresses of its own, 127.77.N.0/24 or 10.250.N.0/24, so that tests cannot meet.
 var network atomic.Uint32
 
-// rig is a directory of objects, the program serving it, an Envoy, and backends.
+// rig is a directory of objects or a cluster, the program serving it, an Envoy, and backends.
 type rig struct {
 	t        *testing.T
-	net      uint32
-	config   string // directory of objects
+	net      [3]byte // of the backends, which are .1, .2 ...
+	config   string  // directory of objects
+	cluster  string  // kubeconfig, in place of the directory
 	state    string
 	logs     string
 	plane    *demo.Process
 	envoy    *demo.Envoy
 	backends []*demo.Backend
+	pods     []*pod // of the backends, in a cluster
 	ports    struct{ xds, admin, listener, envoyAdmin, backend uint16 }
 }
 
 // newRig starts nothing but n backends of equal speed, two workers each.
 func newRig(t *testing.T, n int) *rig {
 	t.Helper()
-	r := &rig{t: t, net: network.Add(1), config: t.TempDir(), state: t.TempDir(), logs: t.TempDir()}
+	return newRigIn(t, [2]byte{127, 77}, n, "")
+}
+
+// newClusterRig is newRig with backends that have addresses of Pods, and a cluster that a kubeconfig leads to.
+func newClusterRig(t *testing.T, n int, kubeconfig string) *rig {
+	t.Helper()
+	return newRigIn(t, [2]byte{10, 250}, n, kubeconfig)
+}
+
+func newRigIn(t *testing.T, net [2]byte, n int, kubeconfig string) *rig {
+	t.Helper()
+	r := &rig{
+		t: t, net: [3]byte{net[0], net[1], byte(network.Add(1))}, config: t.TempDir(), cluster: kubeconfig, state: t.TempDir(), logs: t.TempDir(),
+	}
 	for _, port := range []*uint16{&r.ports.xds, &r.ports.admin, &r.ports.listener, &r.ports.envoyAdmin} {
 		*port = r.freePort(netip.MustParseAddr("127.0.0.1"))
 	}
@@ -101,7 +118,7 @@ func (r *rig) freePort(addresses ...netip.Addr) uint16 {
 }
 
 func (r *rig) address(i int) netip.Addr {
-	return netip.AddrFrom4([4]byte{127, 77, byte(r.net), byte(i + 1)})
+	return netip.AddrFrom4([4]byte{r.net[0], r.net[1], r.net[2], byte(i + 1)})
 }
 
 // addBackend starts backend i; fields of config that are zero get values that suit most tests.
@@ -118,13 +135,55 @@ func (r *rig) addBackend(i int, config demo.BackendConfig) *demo.Backend {
 	if config.Work.Mean == 0 {
 		config.Work = demo.Distribution{Shape: demo.Exponential, Mean: 10 * time.Millisecond}
 	}
-	b, err := demo.StartBackend(config)
+	start := demo.StartBackend
+	if r.cluster != "" {
+		start = demo.NewBackend // which listens on loopback alone
+	}
+	b, err := start(config)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { b.Close() })
 	r.backends = append(r.backends, b)
+	if r.cluster == "" {
+		return b
+	}
+	listener, err := net.Listen("tcp", config.Address.String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	p := &pod{listener: listener, Handler: b}
+	server := &http.Server{Handler: p}
+	go server.Serve(listener)
+	r.t.Cleanup(func() { server.Close() })
+	r.pods = append(r.pods, p)
 	return b
+}
+
+// pod is a backend of a cluster.
+type pod struct {
+	http.Handler
+	listener net.Listener
+	ending   atomic.Bool
+}
+
+func (p *pod) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if p.ending.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	p.Handler.ServeHTTP(w, r)
+}
+
+// end ends Pods of a cluster as servers end that lose no request: they take no new connection, and each that they
+// have closes with its next answer. One that closes an idle connection may do so while a request is on its way there.
+func (r *rig) end(backends ...int) {
+	r.t.Helper()
+	for _, i := range backends {
+		r.pods[i].ending.Store(true)
+		if err := r.pods[i].listener.Close(); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 }
 
 // write replaces a file of the directory in one step, as an editor does.
@@ -206,10 +265,13 @@ spec:
 // start starts the program and waits until it is ready.
 func (r *rig) start(args ...string) {
 	r.t.Helper()
-	argv := append([]string{program, "serve",
-		"--config-dir", r.config, "--state-dir", r.state,
+	from := []string{"--config-dir", r.config}
+	if r.cluster != "" {
+		from = []string{"--kubeconfig", r.cluster}
+	}
+	argv := slices.Concat([]string{program, "serve"}, from, []string{"--state-dir", r.state,
 		"--xds-address", loopback(r.ports.xds), "--admin-address", loopback(r.ports.admin),
-	}, args...)
+	}, args)
 	plane, err := demo.StartProcess("controlplane", r.logs, nil, argv...)
 	if err != nil {
 		r.t.Fatal(err)
@@ -344,13 +406,19 @@ func (r *rig) backendOf(address string) int {
 // hosts are the hosts of cart in Envoy, by backend.
 func (r *rig) hosts() map[int]demo.EnvoyHost {
 	r.t.Helper()
+	return r.hostsOf("shop/cart:80")
+}
+
+// hostsOf are the hosts of a cluster in Envoy, by backend.
+func (r *rig) hostsOf(cluster string) map[int]demo.EnvoyHost {
+	r.t.Helper()
 	all, err := r.envoy.Hosts(r.t.Context())
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	hosts := map[int]demo.EnvoyHost{}
 	for _, h := range all {
-		if h.Cluster == "shop/cart:80" {
+		if h.Cluster == cluster {
 			hosts[r.backendOf(h.Address)] = h
 		}
 	}
