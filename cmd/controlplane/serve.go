@@ -400,6 +400,7 @@ func (c *controlPlane) run(ctx context.Context, xdsListener, adminListener net.L
 	group, ctx := errgroup.WithContext(ctx)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
+	group.Go(func() error { giveMemoryBack(ctx); return nil })
 	group.Go(func() error { return c.pipeline.Run(ctx) })
 	group.Go(func() error { return c.monitor.run(ctx) })
 	group.Go(func() error { return c.xds.Serve(serving, xdsListener) })

@@ -17,7 +17,7 @@ func NewCollector(model func() Model) *Collector {
 
 var (
 	descWeight = prometheus.NewDesc("evenkeel_endpoint_weight",
-		"The weight that was last published for an endpoint.", []string{"service", "endpoint"}, nil)
+		"The weight that was last published for an endpoint of a Service that a policy weighs.", []string{"service", "endpoint"}, nil)
 	descHealthScore = prometheus.NewDesc("evenkeel_endpoint_health_score",
 		"How healthy an endpoint is, 0 to 1.", []string{"service", "endpoint"}, nil)
 	descDecay = prometheus.NewDesc("evenkeel_endpoint_qps_decay_factor",
@@ -49,6 +49,9 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	m := c.s.moment()
 	for name, svc := range m.catalog().Services {
+		if !svc.HasPolicy {
+			continue // its endpoints are equal: three series each that never move
+		}
 		if ratio := m.imbalance(svc); ratio != nil {
 			gauge(descImbalance, *ratio, name)
 		}

@@ -28,7 +28,7 @@ evenkeel_endpoint_health_score{endpoint="10.0.0.9:8080",service="shop/cart:8080"
 evenkeel_endpoint_qps_decay_factor{endpoint="10.0.0.7:8080",service="shop/cart:8080"} 0.8
 evenkeel_endpoint_qps_decay_factor{endpoint="10.0.0.8:8080",service="shop/cart:8080"} 1
 evenkeel_endpoint_qps_decay_factor{endpoint="10.0.0.9:8080",service="shop/cart:8080"} 1
-# HELP evenkeel_endpoint_weight The weight that was last published for an endpoint.
+# HELP evenkeel_endpoint_weight The weight that was last published for an endpoint of a Service that a policy weighs.
 # TYPE evenkeel_endpoint_weight gauge
 evenkeel_endpoint_weight{endpoint="10.0.0.7:8080",service="shop/cart:8080"} 500
 evenkeel_endpoint_weight{endpoint="10.0.0.8:8080",service="shop/cart:8080"} 1000
