@@ -18,6 +18,7 @@ import (
 // their authority replaced, each time by nothing but another run in the folder that both ends read. No
 // request fails, and the Envoy's stream ends once, with the authority that it began with.
 func TestCertificatesRotateUnderLoad(t *testing.T) {
+	t.Parallel()
 	envoy, err := demo.FindEnvoy()
 	if err != nil {
 		t.Skip(err)

@@ -41,13 +41,7 @@ endpoints:
 
 // edge is a Gateway on loopback with a route to cart.
 func (r *rig) edge() string {
-	return fmt.Sprintf(`
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: evenkeel}
-spec: {controllerName: evenkeel.io/controlplane}
----
-apiVersion: gateway.networking.k8s.io/v1
+	return gatewayClass + fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: edge, annotations: {evenkeel.io/bind-address: 127.0.0.1}}
 spec: {gatewayClassName: evenkeel, listeners: [{name: http, port: %d, protocol: HTTP}]}

@@ -198,14 +198,16 @@ func (r *rig) write(name, content string) {
 	}
 }
 
-// The objects of most tests. base has a Gateway and a route to Service cart.
-func (r *rig) base() string {
-	return fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
+const gatewayClass = `apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {name: evenkeel}
 spec: {controllerName: evenkeel.io/controlplane}
 ---
-apiVersion: gateway.networking.k8s.io/v1
+`
+
+// The objects of most tests. base has a Gateway and a route to Service cart.
+func (r *rig) base() string {
+	return gatewayClass + fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: edge, namespace: shop, annotations: {evenkeel.io/bind-address: 127.0.0.1}}
 spec:

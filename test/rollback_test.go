@@ -54,6 +54,7 @@ func (r *rig) untilSaved() {
 // Envoys are served what they had, byte for byte, and it says so; when the directory is back, nothing is sent
 // again and edits count.
 func TestAStartWithoutItsObjects(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3)
 	if err := r.backends[2].SetSpeed(0.4); err != nil {
 		t.Fatal(err)
@@ -175,6 +176,7 @@ func (r *rig) states() string {
 // TestRollbackUnderLoad goes back a generation and forth, over a restart, under load: routes are those of then,
 // endpoints those of now, and no request fails.
 func TestRollbackUnderLoad(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3)
 	r.write("base.yaml", r.base())
 	r.write("route.yaml", route(toCart))

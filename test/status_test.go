@@ -65,14 +65,9 @@ func conditionsOf(t *testing.T, client dynamic.Interface, namespace, resource, n
 	return strings.Join(all, " "), messages, nil
 }
 
-// reasons are four routes of a Gateway with two ports, and a policy, of which all but one name something that
-// is not there or not theirs.
-const reasons = `
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: evenkeel}
-spec: {controllerName: evenkeel.io/controlplane}
----
+// reasons are a Gateway with two ports and four routes: one that is good, one to a Service that is missing, one to
+// another namespace, and one that is to be refused; and a policy for the missing Service.
+const reasons = gatewayClass + `
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: edge, annotations: {evenkeel.io/bind-address: 127.0.0.1}}
