@@ -130,6 +130,7 @@ func TestCompileRefuses(t *testing.T) {
 		want   string // the beginning
 	}{
 		"a part that is none":   {func(l *v1alpha1.Limit) { l.Key = []string{"method", "ips"} }, `key[1]: "ips"`},
+		"a starry part":         {func(l *v1alpha1.Limit) { l.Key = []string{"header:x*"} }, `key[0]: "header:x*" ends with a star`},
 		"a claim":               {func(l *v1alpha1.Limit) { l.Key = []string{"claim:sub"} }, `key[0]: "claim:sub": claims cannot be trusted`},
 		"too short a network":   {func(l *v1alpha1.Limit) { l.Key = []string{"ip/7"} }, `key[0]: "ip/7"`},
 		"the same header twice": {func(l *v1alpha1.Limit) { l.Key = []string{"header:a", "header:A"} }, `key[1]: "header:A" is key[0] again`},

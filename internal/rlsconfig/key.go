@@ -25,6 +25,9 @@ func parseKey(key []string) ([]part, error) {
 		if err != nil {
 			return nil, fmt.Errorf("key[%d]: %w", i, err)
 		}
+		if strings.HasSuffix(text, "*") {
+			return nil, fmt.Errorf("key[%d]: %q ends with a star, which the reference rate limit service takes for any ending", i, text)
+		}
 		for j, other := range parts {
 			if p.same(other) {
 				return nil, fmt.Errorf("key[%d]: %q is key[%d] again", i, text, j)

@@ -43,6 +43,10 @@ const (
 // MissingGlobal is the value of EntryMissing.
 const MissingGlobal = "global"
 
+// ReplyHeader is a header that the rate limit service gives an Envoy with a refusal whose status is not 429:
+// the status, in digits. The Envoy answers 429 by itself and then looks at it.
+const ReplyHeader = "x-evenkeel-reply"
+
 // Rule is one limit of one policy.
 type Rule struct {
 	// ID is "<namespace>/<policy>/<limit>". Counters are kept by it, so it holds no version.

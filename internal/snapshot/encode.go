@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -111,6 +112,9 @@ func validateAnys(m proto.Message) error {
 func eachAny(m protoreflect.Message, visit func(*anypb.Any) error) error {
 	if packed, ok := m.Interface().(*anypb.Any); ok {
 		return visit(packed)
+	}
+	if c, ok := m.Interface().(*routev3.FilterConfig); ok && c.GetConfig().GetTypeUrl() == "" {
+		return nil // has a filter work on a route, and configures nothing
 	}
 	var err error
 	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {

@@ -22,7 +22,7 @@ import (
 
 // The rules here are what Envoy or grpc-go enforce beyond protoc-gen-validate, often by refusing a
 // whole response, or do not enforce and suffer from. rules_route.go has those of routes,
-// rules_ratelimit.go those of the reference rate limit service.
+// rules_limit.go those of limits, rules_ratelimit.go those of the reference rate limit service.
 
 // checkRules runs the rules of the resource's type.
 func checkRules(r translate.Resource) error {
@@ -38,9 +38,11 @@ func checkRules(r translate.Resource) error {
 	case *routev3.RouteConfiguration:
 		name, problems = m.GetName(), checkRoutes(m)
 	case *corev3.TypedExtensionConfig:
-		name = m.GetName()
+		name, problems = m.GetName(), checkExtension(m)
 	case *runtimev3.Runtime:
 		name, problems = m.GetName(), checkFinite("layer", m.GetLayer())
+	case *structpb.Struct:
+		name, problems = r.Name, checkLimits(m)
 	case *ratelimitv3.RateLimitConfig:
 		name, problems = m.GetName(), checkRateLimits(m)
 	default:

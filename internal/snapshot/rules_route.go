@@ -74,6 +74,9 @@ func checkRoute(r *routev3.Route) error {
 	if err := checkHeaderChange(r); err != nil {
 		return err
 	}
+	if err := checkRouteLimits(r); err != nil {
+		return err
+	}
 	for _, c := range r.GetRoute().GetWeightedClusters().GetClusters() {
 		if err := checkHeaderChange(c); err != nil {
 			return err
@@ -85,7 +88,14 @@ func checkRoute(r *routev3.Route) error {
 func checkExpressions(r *routev3.Route) error {
 	matchers := []*matcherv3.RegexMatcher{r.GetMatch().GetSafeRegex()}
 	for _, h := range r.GetMatch().GetHeaders() {
-		matchers = append(matchers, h.GetStringMatch().GetSafeRegex())
+		m := h.GetStringMatch().GetSafeRegex()
+		if h.GetName() == ":path" && m != nil { // of a limit, made of several that a user wrote
+			if err := checkRegex(m.GetRegex(), re2.CheckProgram); err != nil {
+				return err
+			}
+			continue
+		}
+		matchers = append(matchers, m)
 	}
 	for _, q := range r.GetMatch().GetQueryParameters() {
 		matchers = append(matchers, q.GetStringMatch().GetSafeRegex())

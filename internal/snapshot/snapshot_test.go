@@ -124,6 +124,11 @@ func TestNoSnapshot(t *testing.T) {
 // asks again with it as a client does that reconnects.
 func TestVersionsOnTheWireAreOurs(t *testing.T) {
 	s := edge(t, service("shop/a:80", 1, 2))
+	all := []*Resource{mustEncode(t, translate.RateLimitConfig("shop/edge", nil, nil))[0]}
+	for _, typ := range translate.Types {
+		all = slices.AppendSeq(all, maps.Values(s.Resources(typ)))
+	}
+	s = New(all...)
 	c := cache.NewSnapshotCache(false, cache.IDHash{}, nil)
 	if err := c.SetSnapshot(context.Background(), "node", s); err != nil {
 		t.Fatal(err)

@@ -16,11 +16,13 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 	"sigs.k8s.io/yaml"
 )
 
@@ -163,6 +165,7 @@ func Bootstrap(o BootstrapOptions) ([]byte, error) {
 	if namespace, ok := EDSOnly(o.Fleet); ok {
 		header = fmt.Sprintf(edsOnlyHeader, namespace)
 	} else {
+		b.StaticResources.Clusters = append(b.StaticResources.Clusters, o.rlsCluster())
 		b.DynamicResources.CdsConfig = waiting()
 		b.DynamicResources.LdsConfig = waiting()
 		b.LayeredRuntime = &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
@@ -216,7 +219,8 @@ func (o BootstrapOptions) node() *corev3.Node {
 	return n
 }
 
-func (o BootstrapOptions) xdsCluster() *clusterv3.Cluster {
+// controlPlane is a cluster of the control plane: HTTP/2, and behind the files for TLS if there are any.
+func (o BootstrapOptions) controlPlane(name string) *clusterv3.Cluster {
 	protocol := anyOf(&upstreamhttpv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
 			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
@@ -225,24 +229,41 @@ func (o BootstrapOptions) xdsCluster() *clusterv3.Cluster {
 		}},
 	})
 	c := &clusterv3.Cluster{
-		Name:                          XDSCluster,
-		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS},
+		Name:                          name,
 		ConnectTimeout:                durationpb.New(time.Second),
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol},
-		LoadAssignment: &endpointv3.ClusterLoadAssignment{ClusterName: XDSCluster, Endpoints: []*endpointv3.LocalityLbEndpoints{{
-			LbEndpoints: []*endpointv3.LbEndpoint{{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
-				Endpoint: &endpointv3.Endpoint{Address: socketAddress(o.XDSHost, uint32(o.XDSPort))},
-			}}},
-		}}},
 	}
-	_, notIP := netip.ParseAddr(o.XDSHost)
-	if notIP == nil {
+	if o.TLSDir != "" {
+		c.TransportSocket = o.transportSocket()
+	}
+	return c
+}
+
+func (o BootstrapOptions) xdsCluster() *clusterv3.Cluster {
+	c := o.controlPlane(XDSCluster)
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+	if _, notIP := netip.ParseAddr(o.XDSHost); notIP == nil {
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 	}
-	if o.TLSDir == "" {
-		return c
-	}
-	c.TransportSocket = o.transportSocket()
+	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: XDSCluster, Endpoints: []*endpointv3.LocalityLbEndpoints{{
+		LbEndpoints: []*endpointv3.LbEndpoint{{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+			Endpoint: &endpointv3.Endpoint{Address: socketAddress(o.XDSHost, uint32(o.XDSPort))},
+		}}},
+	}}}
+	return c
+}
+
+// rlsCluster is the rate limit service. Where it is comes over the stream, so that it may move; that it is a
+// cluster of the bootstrap is for the files of TLS, which the control plane does not know. Envoy starts without
+// knowing where it is, and without it being there at all.
+func (o BootstrapOptions) rlsCluster() *clusterv3.Cluster {
+	c := o.controlPlane(RLSCluster)
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+	c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: overADS(edsFetchTimeout)}
+	c.WaitForWarmOnInit = wrapperspb.Bool(false)
+	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 0}}
+	c.IgnoreHealthOnHostRemoval = true
+	c.CircuitBreakers = unlimited()
 	return c
 }
 

@@ -71,7 +71,7 @@ func connectionManager(name string) *hcmv3.HttpConnectionManager {
 	}
 }
 
-// accessLog reports a part of the requests to the control plane: none until RTDS sets AccessLogKey.
+// accessLog reports a part of the requests to the rate limit service: none until RTDS sets AccessLogKey.
 func accessLog() *accesslogv3.AccessLog {
 	return &accesslogv3.AccessLog{
 		Name: "envoy.access_loggers.http_grpc",
@@ -87,7 +87,7 @@ func accessLog() *accesslogv3.AccessLog {
 				LogName:             RuntimeLayer,
 				TransportApiVersion: corev3.ApiVersion_V3,
 				GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
-					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: XDSCluster},
+					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: RLSCluster},
 				}},
 			},
 		})},

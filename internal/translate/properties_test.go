@@ -296,7 +296,11 @@ func TestFleetOrder(t *testing.T) {
 	for _, r := range translate.Fleet(f, translate.Options{}) {
 		got = append(got, string(r.Type)+" "+r.Name)
 	}
-	want := []string{"lds shop/edge/80", "lds shop/edge/8080", "rds shop/edge/80", "rds shop/edge/8080", "ecds evenkeel.custom_response", "rtds evenkeel"}
+	want := []string{"lds shop/edge/80", "lds shop/edge/8080", "rds shop/edge/80", "rds shop/edge/8080"}
+	for n := range translate.BucketSlots {
+		want = append(want, fmt.Sprintf("ecds evenkeel.bucket.%d", n+1))
+	}
+	want = append(want, "ecds evenkeel.custom_response", "ecds evenkeel.limit.allow", "ecds evenkeel.limit.deny", "rtds evenkeel", "limits shop/edge")
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}

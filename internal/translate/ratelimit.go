@@ -45,3 +45,9 @@ func policyOf(rule string) string {
 	}
 	return rule
 }
+
+// RateLimitConfig is the configuration of the reference rate limit service for a fleet with these rules.
+// factors multiply the bounds of rules, by ID.
+func RateLimitConfig(fleet string, rules []*rlsconfig.Rule, factors map[string]float64) Resource {
+	return Resource{Type: RLS, Name: fleet, Source: "Gateway " + fleet, Message: rlsconfig.Tree(fleet, rules, factors)}
+}

@@ -13,13 +13,14 @@ import (
 
 // routeConfiguration makes the routes of one port. Domains match whatever port the Host header
 // carries; the header itself goes to the backend as it came.
-func routeConfiguration(f *catalog.Fleet, l *catalog.Listener) Resource {
+func routeConfiguration(f *catalog.Fleet, l *catalog.Listener, opts Options) Resource {
 	source := f.Object.String()
 	rc := &routev3.RouteConfiguration{Name: l.Name, IgnorePortInHostMatching: true}
 	for _, vh := range l.VirtualHosts {
 		host := &routev3.VirtualHost{Name: vh.Domain, Domains: []string{vh.Domain}, RetryPolicy: retryPolicy(0)}
 		for i := range vh.Routes {
-			host.Routes = append(host.Routes, route(l, &vh.Routes[i]))
+			host.Routes = append(host.Routes, denied(&vh.Routes[i])...)
+			host.Routes = append(host.Routes, route(l, &vh.Routes[i], opts))
 		}
 		rc.VirtualHosts = append(rc.VirtualHosts, host)
 	}
@@ -32,7 +33,7 @@ func routeConfiguration(f *catalog.Fleet, l *catalog.Listener) Resource {
 	return Resource{Type: RDS, Name: l.Name, Message: rc, Source: source}
 }
 
-func route(l *catalog.Listener, r *catalog.Route) *routev3.Route {
+func route(l *catalog.Listener, r *catalog.Route, opts Options) *routev3.Route {
 	out := &routev3.Route{
 		Name:                    r.Name,
 		Match:                   routeMatch(r.Match),
@@ -51,6 +52,7 @@ func route(l *catalog.Listener, r *catalog.Route) *routev3.Route {
 	default:
 		out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 500}}
 	}
+	limited(out, r, opts)
 	return out
 }
 

@@ -27,6 +27,9 @@ type Resource struct {
 type Options struct {
 	// ListenerAddress is where listeners bind that have no address of their own; "" is 0.0.0.0.
 	ListenerAddress string
+	// NoQuotas leaves the bounds of limits out of routes: an Envoy before 1.39 is connected, which would
+	// refuse them.
+	NoQuotas bool
 }
 
 // Fleet makes what is one fleet's own, sorted by type (in the order of Types) and name. The rest of
@@ -37,9 +40,10 @@ func Fleet(f *catalog.Fleet, opts Options) []Resource {
 		out = append(out, listener(f, &f.Listeners[i], opts))
 	}
 	for i := range f.Listeners {
-		out = append(out, routeConfiguration(f, &f.Listeners[i]))
+		out = append(out, routeConfiguration(f, &f.Listeners[i], opts))
 	}
-	out = append(out, customResponseSlot(f), runtimeLayer(f))
+	out = append(out, slots(f)...)
+	out = append(out, runtimeLayer(f), limitList(f))
 	slices.SortStableFunc(out, func(a, b Resource) int {
 		return cmp.Or(cmp.Compare(a.Type.order(), b.Type.order()), cmp.Compare(a.Name, b.Name))
 	})
