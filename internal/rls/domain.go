@@ -3,7 +3,6 @@ package rls
 import (
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -38,11 +37,10 @@ type rule struct {
 // variant is one form of a rule.
 type variant struct {
 	counters *counters
-	key      []string // its parts, as the limit has them
-	parts    []string // the same, as descriptors name them
-	limit    *v1alpha1.Limit
-	global   bool // requests without a part share a counter
-	lease    bool // a limit of concurrency
+	rule     *rlsconfig.Rule
+	parts    []string // of the key, as descriptors name them
+	global   bool     // requests without a part share a counter
+	lease    bool     // a limit of concurrency
 	shadow   bool
 	reply    *reply
 	factor   float64
@@ -56,14 +54,8 @@ type variant struct {
 
 // value is another bound for some values of the key.
 type value struct {
-	index int // in the limit
-	match []match
+	match []*string // nil: any
 	bound bound
-}
-
-type match struct {
-	part  int
-	value string
 }
 
 // bound is what one counter keeps to.
@@ -93,7 +85,7 @@ func newDomain(name string, rules, old []*rlsconfig.Rule, factors map[string]flo
 			}
 			d.rules[r.ID] = known
 		}
-		v := newVariant(known, &r.Limit)
+		v := newVariant(known, r)
 		if i >= len(rules) {
 			if newer := known.variant(v.parts, v.lease); newer != nil {
 				newer.older = append(newer.older, v)
@@ -105,64 +97,47 @@ func newDomain(name string, rules, old []*rlsconfig.Rule, factors map[string]flo
 	return d
 }
 
-func newVariant(r *rule, l *v1alpha1.Limit) *variant {
+func newVariant(known *rule, r *rlsconfig.Rule) *variant {
+	l := &r.Limit
 	v := &variant{
-		counters: r.counters, key: l.Key, limit: l, factor: r.factor,
-		global: l.Missing != nil && *l.Missing == v1alpha1.MissingGlobal,
+		counters: known.counters, rule: r, factor: known.factor,
 		lease:  l.Concurrency != nil,
-		shadow: l.Mode != nil && *l.Mode == v1alpha1.LimitShadow,
+		shadow: r.Shadow(),
 		reply:  newReply(l.Reply),
-		bound:  newBound(l.Rate, l.Concurrency, r.factor),
+		bound:  newBound(r.Bound(nil), known.factor),
 	}
 	if l.Rate != nil && l.Rate.Burst != nil {
 		v.burst = *l.Rate.Burst
 	}
-	for _, part := range l.Key {
-		v.parts = append(v.parts, entryName(part))
-	}
-	for i, configured := range l.Values {
-		val := value{index: i, bound: newBound(configured.Rate, configured.Concurrency, r.factor)}
-		if configured.Unlimited != nil && *configured.Unlimited {
-			val.bound = bound{unlimited: true}
+	for _, form := range r.Forms() {
+		if form.Missing {
+			v.global = true
+			continue
 		}
-		for name, want := range configured.Match {
-			if part := v.part(name); part >= 0 {
-				val.match = append(val.match, match{part, want})
+		for _, e := range form.Entries {
+			switch e.Key {
+			case rlsconfig.EntryRule, rlsconfig.EntryWhen, rlsconfig.EntryCEL, rlsconfig.EntryLease:
+			default:
+				v.parts = append(v.parts, e.Key)
 			}
 		}
-		if len(val.match) == len(configured.Match) {
-			v.values = append(v.values, val)
-		}
+	}
+	for _, o := range r.Overrides() {
+		v.values = append(v.values, value{o.Match, newBound(o.Bound, known.factor)})
 	}
 	return v
 }
 
-// entryName is how descriptors name a part of the key: Envoy has a name of its own for addresses.
-func entryName(part string) string {
-	if part == "ip" || strings.HasPrefix(part, "ip/") {
-		return "masked_remote_address"
-	}
-	return part
-}
-
-// part is the index of a part by its name, or by what comes after its colon; -1 if there is none.
-func (v *variant) part(name string) int {
-	return slices.IndexFunc(v.key, func(part string) bool {
-		_, short, _ := strings.Cut(part, ":")
-		return part == name || short == name
-	})
-}
-
-func newBound(rate *v1alpha1.Rate, concurrency *int32, factor float64) bound {
+func newBound(b rlsconfig.Bound, factor float64) bound {
 	switch {
-	case concurrency != nil:
-		return bound{concurrency: gcra.Scale(int64(*concurrency), factor)}
-	case rate != nil:
-		burst := rate.Requests
-		if rate.Burst != nil {
-			burst = *rate.Burst
+	case b.Concurrency > 0:
+		return bound{concurrency: gcra.Scale(int64(b.Concurrency), factor)}
+	case b.Rate != nil:
+		burst := b.Rate.Requests
+		if b.Rate.Burst != nil {
+			burst = *b.Rate.Burst
 		}
-		return newRate(rate.Requests, rate.Per.Duration, burst, factor)
+		return newRate(b.Rate.Requests, b.Rate.Per.Duration, burst, factor)
 	}
 	return bound{unlimited: true}
 }
@@ -340,8 +315,8 @@ func (v *variant) own(entries []*ratelimitv3.RateLimitDescriptor_Entry) *bound {
 }
 
 func (v *value) matches(entries []*ratelimitv3.RateLimitDescriptor_Entry) bool {
-	for _, m := range v.match {
-		if entries[m.part].GetValue() != m.value {
+	for i, want := range v.match {
+		if want != nil && entries[i].GetValue() != *want {
 			return false
 		}
 	}

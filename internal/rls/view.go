@@ -70,7 +70,7 @@ func (s *Server) Limits() []Limit {
 		for id, r := range d.rules {
 			v := r.variants[0]
 			out = append(out, Limit{
-				Fleet: d.name, Rule: id, Configured: *v.limit, Factor: r.factor, Now: v.at(nil).view(),
+				Fleet: d.name, Rule: id, Configured: v.rule.Limit, Factor: r.factor, Now: v.at(nil).view(),
 				Changing: len(r.variants) > 1 || len(v.older) > 0,
 				Requests: r.requests.Load(), Refused: r.refused.Load(), ShadowRefused: r.shadowRefused.Load(),
 				Keys: r.table.keys.Load(), Leases: r.leases.Load(), Top: r.top.view(),
@@ -134,7 +134,7 @@ func (s *Server) Explain(fleet, id string, values map[string]string) (Explanatio
 	out := Explanation{Key: h.text(), Bound: h.bound.view(), Value: -1, Factor: v.factor, Shadow: v.shadow, Admitted: true}
 	for i := range v.values {
 		if !isMissing(entries) && v.values[i].matches(entries) {
-			out.Value = v.values[i].index
+			out.Value = i
 			break
 		}
 	}
@@ -154,24 +154,16 @@ func (s *Server) Explain(fleet, id string, values map[string]string) (Explanatio
 
 // entries are what a descriptor would have for the key.
 func (v *variant) entries(values map[string]string) ([]*ratelimitv3.RateLimitDescriptor_Entry, error) {
-	if len(values) == 0 && len(v.parts) > 0 {
-		if !v.global {
-			return nil, fmt.Errorf("expected values of %s", strings.Join(v.key, ", "))
-		}
-		return []*ratelimitv3.RateLimitDescriptor_Entry{{Key: rlsconfig.EntryMissing, Value: "global"}}, nil
+	if len(values) == 0 && v.global {
+		return []*ratelimitv3.RateLimitDescriptor_Entry{{Key: rlsconfig.EntryMissing, Value: rlsconfig.MissingGlobal}}, nil
+	}
+	ordered, err := v.rule.Values(values)
+	if err != nil {
+		return nil, err
 	}
 	entries := make([]*ratelimitv3.RateLimitDescriptor_Entry, len(v.parts))
-	for name, value := range values {
-		i := v.part(name)
-		if i < 0 {
-			return nil, fmt.Errorf("%q is no part of its key: expected %s", name, strings.Join(v.key, ", "))
-		}
-		entries[i] = &ratelimitv3.RateLimitDescriptor_Entry{Key: v.parts[i], Value: value}
-	}
-	for i, e := range entries {
-		if e == nil {
-			return nil, fmt.Errorf("expected a value of %s", v.key[i])
-		}
+	for i, part := range v.parts {
+		entries[i] = &ratelimitv3.RateLimitDescriptor_Entry{Key: part, Value: ordered[i]}
 	}
 	return entries, nil
 }

@@ -27,7 +27,7 @@ func (r *Rule) Bound(values []string) Bound {
 	if values != nil {
 		for _, v := range r.overrides(r.parts()) {
 			if v.meets(values) {
-				return v.bound
+				return v.Bound
 			}
 		}
 	}
@@ -48,14 +48,15 @@ func boundOf(rate *v1alpha1.Rate, concurrency *int32, unlimited *bool) Bound {
 	return Bound{Unlimited: true} // nothing that Compile lets pass
 }
 
-// override is a ValueLimit: nil stands for any value of that part.
-type override struct {
-	match []*string
-	bound Bound
+// Override is a ValueLimit: a value for each part of the key, in its order, as the part's entry has it; nil stands
+// for any.
+type Override struct {
+	Match []*string
+	Bound Bound
 }
 
-func (v override) meets(values []string) bool {
-	for i, want := range v.match {
+func (v Override) meets(values []string) bool {
+	for i, want := range v.Match {
 		if want != nil && (i >= len(values) || values[i] != *want) {
 			return false
 		}
@@ -63,11 +64,14 @@ func (v override) meets(values []string) bool {
 	return true
 }
 
-func (r *Rule) overrides(parts []part) []override {
-	var out []override
+// Overrides are the bounds of some values, of which the first that matches is taken.
+func (r *Rule) Overrides() []Override { return r.overrides(r.parts()) }
+
+func (r *Rule) overrides(parts []part) []Override {
+	var out []Override
 	for _, v := range r.Limit.Values {
 		if match, err := resolve(parts, v.Match); err == nil {
-			out = append(out, override{match, boundOf(v.Rate, v.Concurrency, v.Unlimited)})
+			out = append(out, Override{match, boundOf(v.Rate, v.Concurrency, v.Unlimited)})
 		}
 	}
 	return out
@@ -140,25 +144,25 @@ func (r *Rule) checkValues(parts []part) error {
 func (r *Rule) counters(parts []part) func(yield func(values []*string, bound Bound) bool) {
 	all := r.overrides(parts)
 	return func(yield func([]*string, Bound) bool) {
-		var walk func(done []*string, candidates []override) bool
-		walk = func(done []*string, candidates []override) bool {
+		var walk func(done []*string, candidates []Override) bool
+		walk = func(done []*string, candidates []Override) bool {
 			i := len(done)
 			if i == len(parts) {
 				if len(candidates) > 0 {
-					return yield(done, candidates[0].bound)
+					return yield(done, candidates[0].Bound)
 				}
 				return yield(done, r.bound())
 			}
 			exact := map[string]bool{}
 			for _, c := range candidates {
-				if c.match[i] != nil {
-					exact[*c.match[i]] = true
+				if c.Match[i] != nil {
+					exact[*c.Match[i]] = true
 				}
 			}
 			next := func(value *string) bool {
-				var still []override
+				var still []Override
 				for _, c := range candidates {
-					if c.match[i] == nil || value != nil && *c.match[i] == *value {
+					if c.Match[i] == nil || value != nil && *c.Match[i] == *value {
 						still = append(still, c)
 					}
 				}
