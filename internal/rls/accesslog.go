@@ -140,9 +140,8 @@ func (s accessLogs) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessL
 	}
 	by.proxy.Store(&proxy.proxy)
 	for {
-		now := time.Now().UnixNano()
-		for _, entry := range message.GetHttpLogs().GetLogEntry() {
-			s.logged(name.fleet, entry, by, now)
+		if entries := s.entries(name.fleet, message.GetHttpLogs().GetLogEntry()); len(entries) > 0 {
+			s.store.logs(stream.Context(), name.fleet, entries, by, time.Now().UnixNano())
 		}
 		if message, err = stream.Recv(); err != nil {
 			return ended(stream, err)
@@ -158,41 +157,42 @@ func ended(stream alsv3.AccessLogService_StreamAccessLogsServer, err error) erro
 	return err
 }
 
-// logged does what one entry says.
-func (s *Server) logged(fleet string, entry *accesslogv3.HTTPAccessLogEntry, by *holder, now int64) {
-	request := entry.GetRequest().GetRequestId()
-	if request == "" {
-		return
-	}
-	id, common := s.hasher.lease(fleet, request), entry.GetCommonProperties()
-	switch common.GetAccessLogType() {
-	case accesslogv3.AccessLogType_DownstreamEnd:
-		s.leases.end(id, now)
-	case accesslogv3.AccessLogType_DownstreamPeriodic:
-		s.leases.renew(id, s.places(fleet, common), by, now)
-	}
-}
-
-// places are those of whose leases an entry tells.
-func (s *Server) places(fleet string, common *accesslogv3.AccessLogCommon) []place {
-	fields := common.GetMetadata().GetFilterMetadata()[MetadataNamespace].GetFields()
+// entries are those of an access log that say something of leases. A request that nothing is told of may have
+// some all the same: Envoy does not know of those of a call that it gave up.
+func (s *Server) entries(fleet string, log []*accesslogv3.HTTPAccessLogEntry) []logEntry {
 	d := s.domain(fleet)
-	if len(fields) == 0 || d == nil {
+	if d == nil || !d.leases {
 		return nil
 	}
-	var places []place
-	for id, parts := range fields {
+	entries := make([]logEntry, 0, len(log))
+	for _, e := range log {
+		request, common := e.GetRequest().GetRequestId(), e.GetCommonProperties()
+		if request == "" {
+			continue
+		}
+		switch common.GetAccessLogType() {
+		case accesslogv3.AccessLogType_DownstreamEnd:
+			entries = append(entries, logEntry{request: request, over: true})
+		case accesslogv3.AccessLogType_DownstreamPeriodic:
+			entries = append(entries, logEntry{request: request, told: d.told(common)})
+		}
+	}
+	return entries
+}
+
+// told is of which leases an entry tells.
+func (d *domain) told(common *accesslogv3.AccessLogCommon) []toldLease {
+	var leases []toldLease
+	for id, parts := range common.GetMetadata().GetFilterMetadata()[MetadataNamespace].GetFields() {
 		r := d.rules[id]
 		if r == nil {
 			continue
 		}
-		entries := told(parts.GetListValue())
-		if r.lease(entries) == nil {
-			continue
+		if entries := told(parts.GetListValue()); r.lease(entries) != nil {
+			leases = append(leases, toldLease{r.counters, entries})
 		}
-		places = append(places, place{r.counters, s.hasher.key(entries)})
 	}
-	return places
+	return leases
 }
 
 // lease is the variant of a limit of concurrency with these parts of the key.

@@ -23,8 +23,9 @@ const ReplyHeader = "x-evenkeel-reply"
 // domain is the rules of one fleet, made ready to be asked. It is immutable: Configure and SetFactors put
 // another one in its place, the counters of a rule are in both.
 type domain struct {
-	name  string
-	rules map[string]*rule
+	name   string
+	rules  map[string]*rule
+	leases bool // there are limits of concurrency
 }
 
 // rule is all variants of one ID: the newest first, then those that Envoys may still ask for.
@@ -86,6 +87,7 @@ func newDomain(name string, rules, old []*rlsconfig.Rule, factors map[string]flo
 			d.rules[r.ID] = known
 		}
 		v := newVariant(known, r)
+		d.leases = d.leases || v.lease
 		if i >= len(rules) {
 			if newer := known.variant(v.parts, v.lease); newer != nil {
 				newer.older = append(newer.older, v)

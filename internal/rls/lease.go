@@ -48,10 +48,11 @@ const (
 	endLogged              // the request's end, in the access log
 	endExpired             // nobody renewed it
 	endDisconnected        // its proxy is gone
+	endRefused             // another limit of the request refused it
 	endReasons
 )
 
-var endNames = [endReasons]string{"released", "logged", "expired", "disconnected"}
+var endNames = [endReasons]string{"released", "logged", "expired", "disconnected", "refused"}
 
 type leaseShard struct {
 	mu  sync.Mutex
@@ -97,8 +98,9 @@ func (l *leases) shard(id key) *leaseShard { return &l.ids[id.a%shards] }
 
 func (l *leases) place(p place) *placeShard { return &l.places[p.key.a%shards] }
 
-// acquire takes a lease, or renews the one that is held. It says how many are held at the place.
-func (l *leases) acquire(id key, p place, by *holder, now, most int64) (ok bool, held int64) {
+// acquire takes a lease, or renews the one that is held. It says whether there is one, whether it is new, and how many
+// are held at the place.
+func (l *leases) acquire(id key, p place, by *holder, now, most int64) (ok, fresh bool, held int64) {
 	s := l.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,23 +108,23 @@ func (l *leases) acquire(id key, p place, by *holder, now, most int64) (ok bool,
 	if known != nil && known.gone {
 		if known.expires > now {
 			l.late.Add(1)
-			return false, l.count(p)
+			return false, false, l.count(p)
 		}
 		known.gone = false
 	}
 	if known != nil && known.at(p) {
 		known.expires, known.holder = now+int64(leaseTime), by
-		return true, l.count(p)
+		return true, false, l.count(p)
 	}
 	if known == nil && l.known.Load() >= l.most {
 		l.overflow.Add(1)
-		return false, l.count(p)
+		return false, false, l.count(p)
 	}
 	if ok, held = l.add(p, most); !ok {
-		return false, held
+		return false, false, held
 	}
 	l.hold(s, id, p, by, now)
-	return true, held
+	return true, true, held
 }
 
 // hold notes a lease whose place has counted it. It is called with the shard's lock.
@@ -181,11 +183,24 @@ func (l *leases) release(id key, p place, now int64) {
 	s := l.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known := s.ids[id]; known != nil && known.at(p) {
-		known.places = slices.DeleteFunc(known.places, func(held place) bool { return held == p })
+	if known := s.ids[id]; known != nil && known.leave(p) {
 		l.sub(p, endReleased)
 		if len(known.places) == 0 {
 			*known = lease{gone: true, expires: now + int64(tombstoneTime)}
+		}
+	}
+}
+
+// giveBack undoes an acquire that was fresh.
+func (l *leases) giveBack(id key, p place) {
+	s := l.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known := s.ids[id]; known != nil && known.leave(p) {
+		l.sub(p, endRefused)
+		if len(known.places) == 0 {
+			delete(s.ids, id)
+			l.known.Add(-1)
 		}
 	}
 }
@@ -230,6 +245,16 @@ func (l *leases) sweep(i int, now int64) {
 		delete(s.ids, id)
 		l.known.Add(-1)
 	}
+}
+
+// leave says whether the lease was held at the place, where it is no longer.
+func (known *lease) leave(p place) bool {
+	i := slices.Index(known.places, p)
+	if i < 0 {
+		return false
+	}
+	known.places = slices.Delete(known.places, i, i+1)
+	return true
 }
 
 func (known *lease) at(p place) bool { return slices.Contains(known.places, p) }

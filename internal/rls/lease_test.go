@@ -37,7 +37,7 @@ func entry(kind accesslogv3.AccessLogType, id string, metadata *structpb.Struct)
 }
 
 func (r *rig) log(kind accesslogv3.AccessLogType, id string, metadata *structpb.Struct, by *holder) {
-	r.logged(edge, entry(kind, id, metadata), by, time.Now().UnixNano())
+	r.store.logs(r.t.Context(), edge, r.entries(edge, []*accesslogv3.HTTPAccessLogEntry{entry(kind, id, metadata)}), by, time.Now().UnixNano())
 }
 
 // sweepNow does what Run does every second.

@@ -129,22 +129,6 @@ func (t *table) give(k key, b gcra.Bound, now, n int64) {
 	s.states[k] = state
 }
 
-// peek is what a take of one would say.
-func (t *table) peek(k key, b gcra.Bound, now int64) (answer gcra.Answer) {
-	s := t.shard(k)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t.memory.fixed {
-		_, answer = b.TakeWindow(s.states[k], now, 1)
-	} else {
-		_, answer = b.Take(s.states[k], now, 1)
-	}
-	if answer.Admitted {
-		answer.Remaining++
-	}
-	return answer
-}
-
 func (t *table) over(s gcra.State, now int64) bool {
 	if t.memory.fixed {
 		return gcra.OverWindow(s, now)

@@ -64,7 +64,7 @@ var (
 	keysDesc      = prometheus.NewDesc("evenkeel_rls_keys", "Keys in memory that have a count.", []string{"fleet", "rule"}, nil)
 	leasesDesc    = prometheus.NewDesc("evenkeel_rls_leases", "Requests in service under a limit of concurrency.", []string{"fleet", "rule"}, nil)
 	forgottenDesc = prometheus.NewDesc("evenkeel_rls_forgotten_keys_total", "Keys that had used a part of their limit and were forgotten to make room for others.", nil, nil)
-	endedDesc     = prometheus.NewDesc("evenkeel_rls_leases_ended_total", "Leases that ended: released (by a call at the request's end), logged (by an access log entry of it), expired (nobody renewed it), disconnected (its proxy is gone).", []string{"reason"}, nil)
+	endedDesc     = prometheus.NewDesc("evenkeel_rls_leases_ended_total", "Leases that ended: released (by a call at the request's end), logged (by an access log entry of it), expired (nobody renewed it), disconnected (its proxy is gone), refused (by another limit of the request).", []string{"reason"}, nil)
 	overflowDesc  = prometheus.NewDesc("evenkeel_rls_leases_overflow_total", "Leases that were refused, and ends that were not remembered, because there are too many.", nil, nil)
 	lateDesc      = prometheus.NewDesc("evenkeel_rls_leases_late_total", "Leases that were refused because their request had ended before.", nil, nil)
 	rebuiltDesc   = prometheus.NewDesc("evenkeel_rls_leases_rebuilt_total", "Leases that were known from access logs only, as after a restart.", nil, nil)

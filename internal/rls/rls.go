@@ -3,9 +3,10 @@
 //
 //	descriptors -> domain.go  which rule, key and bound
 //	            -> gcra/      what the bound and the key's state say        pure
-//	            -> memory.go  states by key, bounded, in this process       \ one
-//	               redis.go   the same in Redis, for all replicas           / of them
-//	            -> lease.go   who is in service, for limits of concurrency
+//	            -> local.go   counts in this process: memory.go has the     \ one
+//	                          states of rates by key, lease.go who is in     | of
+//	                          service, for limits of concurrency             | them
+//	               redis.go   counts in Redis, for all replicas             /
 //	            -> service.go the answer
 //
 // # What it promises
@@ -49,6 +50,9 @@ type Options struct {
 	// FixedWindows counts in windows that begin at multiples of a rate's time since 1970, without a burst, as
 	// other rate limit services do, in place of GCRA: twice the rate can pass where two windows meet.
 	FixedWindows bool
+	// Redis is the URL of a Redis that keeps the counts, for all servers that use it: redis://host:port/database,
+	// or rediss:// with TLS. Empty: they are in this process. While it does not answer, calls fail.
+	Redis string
 	// MaxKeys bounds the keys that are kept in memory over all rules, 60 bytes each; 1,048,576 by default.
 	// Half of it is shared out evenly among the rules.
 	MaxKeys int
@@ -71,6 +75,7 @@ type Server struct {
 	hasher  hasher
 	memory  *memory
 	leases  *leases
+	store   store
 	streams atomic.Int64
 	proxies proxies
 
@@ -102,6 +107,13 @@ func New(opts Options) (*Server, error) {
 		leases:     &leases{most: int64(opts.MaxLeases)},
 		configured: map[string]configured{},
 		counters:   map[string]map[string]*counters{},
+	}
+	s.store = &local{s.hasher, s.leases}
+	if opts.Redis != "" {
+		var err error
+		if s.store, err = newRedisStore(opts.Redis, opts.FixedWindows, s.leases, s.log); err != nil {
+			return nil, fmt.Errorf("rate limit service: %w", err)
+		}
 	}
 	s.metrics = newMetrics(s, opts.Metrics)
 	s.domains.Store(&map[string]*domain{})
@@ -247,7 +259,7 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wait sync.WaitGroup
 	wait.Go(func() { s.Run(running) })
-	defer func() { stop(); wait.Wait() }()
+	defer func() { stop(); wait.Wait(); s.store.close() }()
 
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener{lis}) }()

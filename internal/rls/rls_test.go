@@ -414,18 +414,18 @@ func TestLimitsAndExplain(t *testing.T) {
 		if top := l.Top[0]; top.Key != "header:X-Tenant=t99" || top.Refused < 97 || top.Refused-top.Error > 97 {
 			t.Errorf("the most refused is %+v, expected t99 with 97", top)
 		}
-		e, err := r.Explain(edge, "shop/api/tenant", map[string]string{"X-Tenant": "t99"})
+		e, err := r.Explain(t.Context(), edge, "shop/api/tenant", map[string]string{"X-Tenant": "t99"})
 		r.expect("explained", fmt.Sprint(e, err), fmt.Sprint(Explanation{Key: "header:X-Tenant=t99", Bound: Bound{Rate: 2, Burst: 2}, Value: -1, Factor: 0.5, Reset: 500 * time.Millisecond}, nil))
-		e, err = r.Explain(edge, "shop/api/tenant", map[string]string{"header:X-Tenant": "vip"})
+		e, err = r.Explain(t.Context(), edge, "shop/api/tenant", map[string]string{"header:X-Tenant": "vip"})
 		r.expect("explained", fmt.Sprint(e.Value, e.Remaining, e.Admitted, e.Bound, err), "0 4 true {4 4 0 false} <nil>")
-		e, err = r.Explain(edge, "shop/api/tenant", nil)
+		e, err = r.Explain(t.Context(), edge, "shop/api/tenant", nil)
 		r.expect("explained", fmt.Sprint(e.Key, err), "missing=global<nil>")
 		for _, values := range []map[string]string{{"X-User": "a"}, {"X-Tenant": "a", "X-User": "a"}} {
-			if _, err := r.Explain(edge, "shop/api/tenant", values); err == nil || !strings.Contains(err.Error(), "X-User") {
+			if _, err := r.Explain(t.Context(), edge, "shop/api/tenant", values); err == nil || !strings.Contains(err.Error(), "X-User") {
 				t.Errorf("%v: %v", values, err)
 			}
 		}
-		if _, err := r.Explain(edge, "shop/api/none", nil); err == nil {
+		if _, err := r.Explain(t.Context(), edge, "shop/api/none", nil); err == nil {
 			t.Error("a rule that is not there was explained")
 		}
 	})

@@ -37,7 +37,8 @@ type hit struct {
 	negative bool
 
 	answer gcra.Answer // of a rate
-	held   bool        // a lease was taken
+	held   bool        // a lease was taken, or is held already
+	fresh  bool        // it was taken by this call
 }
 
 // counts says whether a refusal of the hit refuses the request.
@@ -89,10 +90,16 @@ func (s *Server) answer(ctx context.Context, req *rlsv3.RateLimitRequest, now in
 		*pooled = hits
 		hitsPool.Put(pooled)
 	}()
-	over, err := s.take(ctx, hits, now)
+	if ctx.Err() != nil { // nobody waits, and nobody would end a lease
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	over, err := s.store.count(ctx, hits, now, true)
 	if err != nil {
 		s.metrics.errors.WithLabelValues("store").Inc()
 		return nil, err
+	}
+	for i := range hits {
+		hits[i].count()
 	}
 	return s.respond(req, hits, over), nil
 }
@@ -128,62 +135,6 @@ func (s *Server) hits(req *rlsv3.RateLimitRequest, hits []hit) []hit {
 		hits = append(hits, h)
 	}
 	return hits
-}
-
-// take takes what the hits ask for, or nothing if one that counts is refused. Each is asked, so that each has an
-// answer of its own. It takes and gives back what it took, rather than look first and take then, so that no
-// two calls are admitted by the same room: between the two steps another call may be refused for it.
-func (s *Server) take(ctx context.Context, hits []hit, now int64) (over bool, err error) {
-	if ctx.Err() != nil {
-		return false, status.FromContextError(ctx.Err()).Err() // nobody waits, and nobody would release a lease
-	}
-	for i := range hits {
-		h := &hits[i]
-		c := h.variant.counters
-		switch {
-		case h.bound.unlimited:
-			h.answer = gcra.Answer{Admitted: true, Remaining: math.MaxUint32}
-		case h.variant.lease:
-			s.lease(ctx, h, now)
-		case h.negative:
-			c.table.give(h.key, h.bound.rate, now, h.n)
-			h.answer.Admitted = true
-		default:
-			h.answer = c.table.take(h.key, h.bound.rate, now, h.n)
-		}
-		over = over || h.refused() && h.counts()
-	}
-	for i := range hits {
-		h := &hits[i]
-		if over && h.answer.Admitted {
-			s.giveBack(h, now)
-		}
-		h.count()
-	}
-	return over, nil
-}
-
-func (s *Server) lease(ctx context.Context, h *hit, now int64) {
-	id, p := s.hasher.lease(h.variant.counters.domain, h.lease), place{h.variant.counters, h.key}
-	if h.negative {
-		s.leases.release(id, p, now)
-		h.answer.Admitted = true
-		return
-	}
-	var held int64
-	h.held, held = s.leases.acquire(id, p, holderOf(ctx), now, h.bound.concurrency)
-	h.answer = gcra.Answer{Admitted: h.held, Remaining: max(0, h.bound.concurrency-held)}
-}
-
-func (s *Server) giveBack(h *hit, now int64) {
-	switch {
-	case h.bound.unlimited || h.negative:
-	case h.held:
-		s.leases.release(s.hasher.lease(h.variant.counters.domain, h.lease), place{h.variant.counters, h.key}, now)
-		h.held = false
-	default:
-		h.variant.counters.table.give(h.key, h.bound.rate, now, h.n)
-	}
 }
 
 // count has the statistics know. The end of a request is not another one.

@@ -2,6 +2,7 @@ package rls
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ type Limit struct {
 	Requests      uint64 `json:"requests"`
 	Refused       uint64 `json:"refused"`
 	ShadowRefused uint64 `json:"shadowRefused"`
-	// Keys in memory that have a count, and Leases of requests in service.
+	// Keys in memory that have a count, and Leases of requests in service; both are 0 with Redis, which has them.
 	Keys   int64 `json:"keys"`
 	Leases int64 `json:"leases"`
 	// Top are the keys that are refused most, at most 16.
@@ -120,7 +121,7 @@ type Explanation struct {
 // Explain says what a rule makes of a request with these values of its key, by part or by what comes after
 // the part's colon. No values at all are those of a request that lacks a part, if the rule has parts. Errors
 // say which parts were expected.
-func (s *Server) Explain(fleet, id string, values map[string]string) (Explanation, error) {
+func (s *Server) Explain(ctx context.Context, fleet, id string, values map[string]string) (Explanation, error) {
 	d := s.domain(fleet)
 	if d == nil || d.rules[id] == nil {
 		return Explanation{}, fmt.Errorf("fleet %q has no rule %q", fleet, id)
@@ -130,7 +131,7 @@ func (s *Server) Explain(fleet, id string, values map[string]string) (Explanatio
 	if err != nil {
 		return Explanation{}, fmt.Errorf("rule %q: %w", id, err)
 	}
-	h := hit{described: described{variant: v, entries: entries}, bound: v.at(entries), key: s.hasher.key(entries)}
+	h := hit{described: described{variant: v, entries: entries}, bound: v.at(entries), key: s.hasher.key(entries), n: 1}
 	out := Explanation{Key: h.text(), Bound: h.bound.view(), Value: -1, Factor: v.factor, Shadow: v.shadow, Admitted: true}
 	for i := range v.values {
 		if !isMissing(entries) && v.values[i].matches(entries) {
@@ -141,13 +142,21 @@ func (s *Server) Explain(fleet, id string, values map[string]string) (Explanatio
 	switch {
 	case h.bound.unlimited:
 	case v.lease:
-		out.Held = s.leases.count(place{v.counters, h.key})
+		if out.Held, err = s.store.held(ctx, v.counters, entries); err != nil {
+			return Explanation{}, fmt.Errorf("rule %q: %w", id, err)
+		}
 		out.Remaining = max(0, h.bound.concurrency-out.Held)
 		out.Admitted = out.Remaining > 0
 	default:
-		now := time.Now().UnixNano()
-		answer := v.counters.table.peek(h.key, h.bound.rate, now)
+		hits := []hit{h}
+		if _, err := s.store.count(ctx, hits, time.Now().UnixNano(), false); err != nil {
+			return Explanation{}, fmt.Errorf("rule %q: %w", id, err)
+		}
+		answer := hits[0].answer
 		out.Admitted, out.Remaining, out.Reset = answer.Admitted, answer.Remaining, answer.Reset
+		if answer.Admitted {
+			out.Remaining++
+		}
 	}
 	return out, nil
 }

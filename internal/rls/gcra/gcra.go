@@ -67,6 +67,9 @@ func (b Bound) Interval() time.Duration { return time.Duration(b.interval) }
 // Burst is how many may come at once.
 func (b Bound) Burst() int64 { return b.burst }
 
+// Window is how many requests a fixed window has, and how long it is.
+func (b Bound) Window() (most int64, per time.Duration) { return b.window, time.Duration(b.per) }
+
 // Answer is what was decided.
 type Answer struct {
 	Admitted bool

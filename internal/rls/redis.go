@@ -1,0 +1,289 @@
+package rls
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// redisTimeout is how long a call to Redis may take: an Envoy waits 20 ms for all of it.
+	redisTimeout = 15 * time.Millisecond
+	// logTimeout is how long the leases of a message of access logs may take. Nobody waits.
+	logTimeout = time.Second
+	// maxFailures in a row open the circuit: calls then fail at once, but for one in each circuitTime.
+	maxFailures = 8
+	circuitTime = 250 * time.Millisecond
+	// maxRedisKey is the longest text of a key's values in Redis; longer ones are hashed.
+	maxRedisKey = 200
+)
+
+//go:embed redis_count.lua
+var countScript string
+
+//go:embed redis_logged.lua
+var loggedScript string
+
+// redisStore counts in a Redis, for all replicas that ask it. A request is one script there, and so one round trip,
+// whatever number of limits it has: the clock is Redis's, and no two replicas use the same room. Keys are
+//
+//	evenkeel:<fleet>:<rule>:<values>    the state of a rate, or the set of leases, of one key
+//	evenkeel:<fleet>:held:<id>          in which sets a request has leases
+//	evenkeel:<fleet>:gone:<id>          that it is over
+//
+// all of which expire when they say nothing any more, and none of which has a version. A Redis that is to be bounded
+// has maxmemory-policy volatile-ttl, which forgets what is over soonest, as the store in memory does.
+type redisStore struct {
+	client   *redis.Client
+	fixed    bool
+	countIn  *redis.Script
+	loggedIn *redis.Script
+	circuit  circuit
+
+	ended, rebuilt *atomic.Uint64
+}
+
+// What go-redis logs by itself, a line for each connection that fails, the circuit says once.
+func init() { redis.SetLogger(quiet{}) }
+
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
+// newRedisStore does not ask Redis for anything yet: one that is not there is one that fails.
+func newRedisStore(address string, fixed bool, l *leases, log *slog.Logger) (*redisStore, error) {
+	o, err := redis.ParseURL(address)
+	if err != nil {
+		return nil, fmt.Errorf("Redis: expected a URL such as redis://redis.infra:6379/0 or rediss://user:password@host:port/0: %w", withoutURL(err))
+	}
+	o.MaxRetries = -1 // onError is the better answer
+	o.ContextTimeoutEnabled = true
+	o.DialTimeout, o.DialerRetries = time.Second, 1
+	o.PoolTimeout = redisTimeout
+	o.MinIdleConns = 4 // made beside the calls, which have no time to wait for a connection
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return &redisStore{
+		client: redis.NewClient(o), fixed: fixed, countIn: redis.NewScript(countScript), loggedIn: redis.NewScript(loggedScript),
+		circuit: circuit{log: log}, ended: &l.ended[endLogged], rebuilt: &l.rebuilt,
+	}, nil
+}
+
+// withoutURL is an error without the URL, which may hold a password.
+func withoutURL(err error) error {
+	if bad := new(url.Error); errors.As(err, &bad) {
+		return bad.Err
+	}
+	return err
+}
+
+func (s *redisStore) close() { _ = s.client.Close() }
+
+func (s *redisStore) count(ctx context.Context, hits []hit, _ int64, take bool) (over bool, err error) {
+	var keys []string
+	args := []any{flag(take)}
+	asked := 0
+	for i := range hits {
+		h := &hits[i]
+		if h.bound.unlimited {
+			h.answer.Admitted = true
+			continue
+		}
+		asked++
+		c := h.variant.counters
+		state := redisKey(c, h.entries)
+		switch {
+		case h.variant.lease && h.negative:
+			keys = append(keys, state, heldKey(c.domain, h.lease), goneKey(c.domain, h.lease))
+			args = append(args, "lease", 0, h.lease, -1, tombstoneTime.Milliseconds())
+		case h.variant.lease:
+			keys = append(keys, state, heldKey(c.domain, h.lease), goneKey(c.domain, h.lease))
+			args = append(args, "lease", flag(h.counts()), h.lease, h.bound.concurrency, leaseTime.Milliseconds())
+		default:
+			n := h.n
+			if h.negative {
+				n = -n
+			}
+			keys = append(keys, state)
+			if s.fixed {
+				most, per := h.bound.rate.Window()
+				args = append(args, "window", flag(h.counts()), n, most, int64(per/time.Second))
+			} else {
+				args = append(args, "gcra", flag(h.counts()), n, micros(h.bound.rate.Interval()), h.bound.rate.Burst())
+			}
+		}
+	}
+	if asked == 0 {
+		return false, nil
+	}
+	answers, err := s.ask(ctx, keys, args)
+	if err != nil {
+		return false, err
+	}
+	if len(answers) != 3*asked {
+		return false, status.Errorf(codes.Internal, "Redis: %d answers: expected %d", len(answers), 3*asked)
+	}
+	for i := range hits {
+		h := &hits[i]
+		if h.bound.unlimited {
+			continue
+		}
+		h.answer.Admitted, h.answer.Remaining, h.answer.Reset = answers[0] == 1, answers[1], time.Duration(answers[2])*time.Microsecond
+		answers = answers[3:]
+		over = over || h.refused() && h.counts()
+	}
+	for i := range hits {
+		h := &hits[i]
+		h.held = take && !over && h.variant.lease && !h.negative && !h.bound.unlimited && h.answer.Admitted
+	}
+	return over, nil
+}
+
+// ask runs the script, unless the circuit is open.
+func (s *redisStore) ask(ctx context.Context, keys []string, args []any) ([]int64, error) {
+	now := time.Now()
+	if !s.circuit.allow(now) {
+		return nil, status.Error(codes.Unavailable, "Redis does not answer; it is tried again")
+	}
+	waiting, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	answers, err := s.countIn.Run(waiting, s.client, keys, args...).Int64Slice()
+	if err != nil && ctx.Err() != nil {
+		return nil, status.FromContextError(ctx.Err()).Err() // the caller's doing, perhaps
+	}
+	s.circuit.report(err, time.Now())
+	if err != nil {
+		return nil, status.Errorf(codes.Unavailable, "Redis: %v", err)
+	}
+	return answers, nil
+}
+
+func (s *redisStore) logs(ctx context.Context, fleet string, entries []logEntry, _ *holder, _ int64) {
+	if !s.circuit.allow(time.Now()) {
+		return // leases that nobody ends expire
+	}
+	waiting, cancel := context.WithTimeout(ctx, logTimeout)
+	defer cancel()
+	load := func() ([]redis.Cmder, error) {
+		return s.client.Pipelined(waiting, func(p redis.Pipeliner) error {
+			for _, e := range entries {
+				keys := []string{heldKey(fleet, e.request), goneKey(fleet, e.request)}
+				for _, t := range e.told {
+					keys = append(keys, redisKey(t.counters, t.entries))
+				}
+				ttl := leaseTime
+				if e.over {
+					ttl = tombstoneTime
+				}
+				s.loggedIn.EvalSha(waiting, p, keys, flag(e.over), e.request, ttl.Milliseconds())
+			}
+			return nil
+		})
+	}
+	done, err := load()
+	if redis.HasErrorPrefix(err, "NOSCRIPT") { // nothing of it has run
+		if err = s.loggedIn.Load(waiting, s.client).Err(); err == nil {
+			done, err = load()
+		}
+	}
+	s.circuit.report(err, time.Now())
+	for i, d := range done {
+		n, err := d.(*redis.Cmd).Int64()
+		if err != nil {
+			continue
+		}
+		if entries[i].over {
+			s.ended.Add(uint64(n))
+		} else {
+			s.rebuilt.Add(uint64(n))
+		}
+	}
+}
+
+// held is how many leases there are of a key.
+func (s *redisStore) held(ctx context.Context, c *counters, entries []*ratelimitv3.RateLimitDescriptor_Entry) (int64, error) {
+	waiting, cancel := context.WithTimeout(ctx, logTimeout)
+	defer cancel()
+	return s.client.ZCard(waiting, redisKey(c, entries)).Result()
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func micros(d time.Duration) string {
+	return strconv.FormatFloat(float64(d)/float64(time.Microsecond), 'g', -1, 64)
+}
+
+// redisKey names a counter.
+func redisKey(c *counters, entries []*ratelimitv3.RateLimitDescriptor_Entry) string {
+	var b strings.Builder
+	for i, e := range entries {
+		if i > 0 {
+			b.WriteByte('&')
+		}
+		b.WriteString(url.QueryEscape(e.GetKey()))
+		b.WriteByte('=')
+		b.WriteString(url.QueryEscape(e.GetValue()))
+	}
+	values := b.String()
+	if len(values) > maxRedisKey {
+		sum := sha256.Sum256([]byte(values))
+		values = "sha256=" + hex.EncodeToString(sum[:])
+	}
+	return "evenkeel:" + c.domain + ":" + c.id + ":" + values
+}
+
+func heldKey(fleet, id string) string { return "evenkeel:" + fleet + ":held:" + id }
+func goneKey(fleet, id string) string { return "evenkeel:" + fleet + ":gone:" + id }
+
+// circuit keeps calls from waiting for what does not answer.
+type circuit struct {
+	log      *slog.Logger
+	failures atomic.Int64
+	// until is when the next call may try, ns since 1970; 0 while all may.
+	until atomic.Int64
+}
+
+// allow says whether a call may be made. While the circuit is open one in each circuitTime may.
+func (c *circuit) allow(now time.Time) bool {
+	until := c.until.Load()
+	if until == 0 {
+		return true
+	}
+	return now.UnixNano() >= until && c.until.CompareAndSwap(until, now.Add(circuitTime).UnixNano())
+}
+
+// report tells how a call went.
+func (c *circuit) report(err error, now time.Time) {
+	if err == nil {
+		c.failures.Store(0)
+		if c.until.Swap(0) != 0 {
+			c.log.Info("Redis answers again: limits are counted")
+		}
+		return
+	}
+	if c.failures.Add(1) < maxFailures {
+		return
+	}
+	if c.until.Swap(now.Add(circuitTime).UnixNano()) == 0 {
+		c.log.Error("Redis does not answer: requests are allowed or denied as each policy's onError says", "error", err)
+	}
+}

@@ -1,0 +1,339 @@
+package rls
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/redis/go-redis/v9"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
+
+	"evenkeel.io/controlplane/api/v1alpha1"
+	"evenkeel.io/controlplane/internal/demo"
+	"evenkeel.io/controlplane/internal/rlsconfig"
+)
+
+// redisServer is a real one.
+type redisServer struct {
+	*demo.Process
+	t      testing.TB
+	binary string
+	port   uint16
+	client *redis.Client
+}
+
+func startRedis(t testing.TB) *redisServer {
+	t.Helper()
+	binary, err := demo.FindTool("redis-server")
+	if err != nil {
+		t.Skip("no redis-server: run hack/tools.sh redis")
+	}
+	r := &redisServer{t: t, binary: binary}
+	if r.port, err = demo.FreePort(0, netip.MustParseAddr("127.0.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	r.client = redis.NewClient(&redis.Options{Addr: fmt.Sprintf("127.0.0.1:%d", r.port)})
+	t.Cleanup(func() { r.client.Close(); r.Kill(); <-r.Done() })
+	r.start()
+	return r
+}
+
+func (r *redisServer) start() {
+	r.t.Helper()
+	var err error
+	if r.Process, err = demo.StartProcess("redis", r.t.TempDir(), nil, r.binary, "--port", fmt.Sprint(r.port), "--bind", "127.0.0.1", "--save", ""); err != nil {
+		r.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); r.client.Ping(context.Background()).Err() != nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatal("Redis does not start")
+		}
+	}
+}
+
+func (r *redisServer) url() string { return fmt.Sprintf("redis://127.0.0.1:%d/0", r.port) }
+
+// over makes a Server of ours with rules. Its first call has waited for a connection.
+func (r *redisServer) over(t *testing.T, o Options, rules ...*rlsconfig.Rule) *rig {
+	t.Helper()
+	o.Redis = r.url()
+	s := newRigWith(t, o, rules...)
+	t.Cleanup(s.store.close)
+	s.until("Redis answers", func() bool { return s.try(desc("rule=shop/api/probe")) == nil })
+	return s
+}
+
+// try asks, and says whether there was an answer.
+func (r *rig) try(descriptors ...*ratelimitv3.RateLimitDescriptor) error {
+	_, err := rateLimits{Server: r.Server}.ShouldRateLimit(context.Background(), request(descriptors...))
+	return err
+}
+
+// sure asks until there is an answer: the machine may be too busy for the 15 ms that a call has.
+func (r *rig) sure(descriptors ...*ratelimitv3.RateLimitDescriptor) *rlsv3.RateLimitResponse {
+	r.t.Helper()
+	var answer *rlsv3.RateLimitResponse
+	r.until("there is an answer", func() bool {
+		var err error
+		answer, err = rateLimits{Server: r.Server}.ShouldRateLimit(context.Background(), request(descriptors...))
+		return err == nil
+	})
+	return answer
+}
+
+// probe is a rule by whose counter nothing is tested.
+var probe = rate("probe", 1_000_000, "")
+
+// daily is a rate in so long a time that what a test takes earns nothing back.
+func daily(l *v1alpha1.Limit) { l.Rate.Per.Duration = 24 * time.Hour }
+
+// TestRedisDecidesAsMemoryDoes asks two servers the same: what is decided, what remains and what is said are equal.
+func TestRedisDecidesAsMemoryDoes(t *testing.T) {
+	redis := startRedis(t)
+	for _, fixed := range []bool{false, true} {
+		vip := func(l *v1alpha1.Limit) {
+			l.Values = []v1alpha1.ValueLimit{
+				{Match: map[string]string{"X-Tenant": "vip"}, Rate: &v1alpha1.Rate{Requests: 20, Per: metav1.Duration{Duration: 24 * time.Hour}}},
+				{Match: map[string]string{"X-Tenant": "internal"}, Unlimited: new(true)},
+			}
+		}
+		rules := []*rlsconfig.Rule{probe, rate("a", 5, "header:X-Tenant", daily, vip), rate("b", 8, "", daily, burst(12)), rate("c", 4, "", daily, shadow),
+			rate("streams", 0, "header:X-Tenant", concurrent(3))}
+		here := newRigWith(t, Options{FixedWindows: fixed}, rules...)
+		there := redis.over(t, Options{FixedWindows: fixed}, rules...)
+		rapid.Check(t, func(rt *rapid.T) {
+			redis.client.FlushDB(context.Background())
+			here.Configure(edge, nil, nil)
+			here.Configure(edge, rules, nil)
+			here.leases = &leases{most: 1000}
+			here.store = &local{here.hasher, here.leases}
+			for range rapid.IntRange(1, 30).Draw(rt, "requests") {
+				var ds []*ratelimitv3.RateLimitDescriptor
+				for range rapid.IntRange(1, 3).Draw(rt, "descriptors") {
+					d := rapid.SampledFrom([]func() *ratelimitv3.RateLimitDescriptor{
+						func() *ratelimitv3.RateLimitDescriptor {
+							return tenant("a", rapid.SampledFrom([]string{"x", "a=b&c", "vip", "internal", strings.Repeat("long", 100)}).Draw(rt, "tenant"))
+						},
+						func() *ratelimitv3.RateLimitDescriptor { return desc("rule=shop/api/b") },
+						func() *ratelimitv3.RateLimitDescriptor { return desc("rule=shop/api/c") },
+						func() *ratelimitv3.RateLimitDescriptor {
+							return leaseOf("x", fmt.Sprint(rapid.IntRange(0, 6).Draw(rt, "id")))
+						},
+					}).Draw(rt, "of")()
+					if n := rapid.IntRange(-1, 4).Draw(rt, "hits"); n >= 0 {
+						d.HitsAddend = wrapperspb.UInt64(uint64(n))
+					}
+					d.IsNegativeHits = rapid.IntRange(0, 4).Draw(rt, "sign") == 0
+					ds = append(ds, d)
+				}
+				if rapid.Bool().Draw(rt, "one") || twice(ds) {
+					ds = ds[:1]
+				}
+				a, b := here.ask(ds...), there.sure(ds...)
+				for _, s := range append(a.Statuses, b.Statuses...) {
+					s.DurationUntilReset = nil // two clocks
+				}
+				if a.String() != b.String() {
+					rt.Fatalf("%v: memory says %v, Redis %v", ds, a, b)
+				}
+			}
+		})
+	}
+}
+
+// twice says whether a request names a counter twice, or takes and gives back of one: what remains in
+// between is not the same.
+func twice(ds []*ratelimitv3.RateLimitDescriptor) bool {
+	seen := map[string]bool{}
+	for _, d := range ds {
+		name := d.Entries[0].Value
+		if seen[name] {
+			return true
+		}
+		seen[name] = true
+	}
+	return false
+}
+
+// TestTwoServersAreOne has traffic split over two servers of one Redis, all at once.
+func TestTwoServersAreOne(t *testing.T) {
+	redis := startRedis(t)
+	rules := func(requests int64, change ...func(*v1alpha1.Limit)) []*rlsconfig.Rule {
+		return []*rlsconfig.Rule{probe, rate("all", requests, "", append(change, daily)...), streams(5)}
+	}
+	servers := []*rig{redis.over(t, Options{}, rules(300)...), redis.over(t, Options{}, rules(300)...)}
+	var admitted, leases atomic.Int64
+	var wait sync.WaitGroup
+	for i := range 8 {
+		wait.Go(func() {
+			for n := range 60 {
+				// An answer that came too late has taken what it did: it counts as admitted if it may have.
+				if servers[i%2].sure(desc("rule=shop/api/all")).OverallCode == rlsv3.RateLimitResponse_OK {
+					admitted.Add(1)
+				}
+				if n < 2 && servers[i%2].sure(leaseOf("a", fmt.Sprint(i, n))).OverallCode == rlsv3.RateLimitResponse_OK {
+					leases.Add(1)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	lost := int64(servers[0].metric("evenkeel_rls_errors_total") + servers[1].metric("evenkeel_rls_errors_total"))
+	if n := admitted.Load(); n > 300 || n < 300-lost {
+		t.Errorf("%d of 480 were admitted, expected 300 (%d answers were late)", n, lost)
+	}
+	if n := leases.Load(); n > 5 || n < 5-lost {
+		t.Errorf("%d leases of 16 were given, expected 5", n)
+	}
+	// Raised and lowered in mid-window: what one server took counts at the other, and the new rate is that of the
+	// next call.
+	next := func(s *rig) time.Duration {
+		return s.sure(desc("rule=shop/api/all")).Statuses[0].DurationUntilReset.AsDuration().Round(10 * time.Second)
+	}
+	servers[0].expect("the next, of 300 a day", next(servers[0]), 290*time.Second)
+	for _, requests := range []int64{3000, 30} {
+		for _, s := range servers {
+			s.Configure(edge, rules(requests), nil)
+			s.expect(fmt.Sprintf("the next, of %d a day", requests), next(s), (24 * time.Hour / time.Duration(requests)).Round(10*time.Second))
+		}
+	}
+	names, err := redis.client.Keys(t.Context(), "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if ttl := redis.client.PTTL(t.Context(), name).Val(); ttl <= 0 {
+			t.Errorf("%s never expires", name)
+		}
+		if !strings.HasPrefix(name, "evenkeel:shop/edge:") {
+			t.Errorf("a key is named %s", name)
+		}
+	}
+}
+
+func TestLeasesInRedis(t *testing.T) {
+	redis := startRedis(t)
+	one, two := redis.over(t, Options{}, probe, streams(2)), redis.over(t, Options{}, probe, streams(2))
+	ok := func(r *rig, d *ratelimitv3.RateLimitDescriptor) bool {
+		return r.sure(d).OverallCode == rlsv3.RateLimitResponse_OK
+	}
+	held := func(want int64) {
+		t.Helper()
+		e, err := two.Explain(t.Context(), edge, "shop/api/streams", map[string]string{"X-Tenant": "a"})
+		if err != nil || e.Held != want {
+			t.Errorf("%d are held (%v), expected %d", e.Held, err, want)
+		}
+	}
+	metadata := one.sure(leaseOf("a", "1")).DynamicMetadata
+	one.expect("told", len(metadata.GetFields()), 2)
+	one.expect("second", ok(two, leaseOf("a", "2")), true)
+	one.expect("third", ok(one, leaseOf("a", "3")), false)
+	one.expect("the first again", ok(two, leaseOf("a", "1")), true)
+	ok(one, released("a", "3"))
+	held(2)
+	ok(two, released("a", "1"))
+	held(1)
+	two.log(goesOn, "1", metadata, nil)
+	held(1) // a report that the end has overtaken
+	two.log(isOver, "2", nil, nil)
+	held(0)
+	one.expect("of a request that is over", ok(one, leaseOf("a", "2")), false)
+	for i := range 4 {
+		one.log(goesOn, fmt.Sprint("told-", i), metadata, nil)
+	}
+	held(4)
+	one.expect("rebuilt", one.metric("evenkeel_rls_leases_rebuilt_total"), 4.0)
+	one.expect("logged", two.metric("evenkeel_rls_leases_ended_total", "reason=logged"), 1.0)
+	two.store.logs(t.Context(), edge, two.entries(edge, []*accesslogv3.HTTPAccessLogEntry{
+		entry(isOver, "told-0", nil), entry(isOver, "told-1", nil), entry(isOver, "none", nil), entry(isOver, "told-2", nil), entry(isOver, "told-3", nil),
+	}), nil, 0)
+	held(0)
+}
+
+// TestRedisThatDoesNotAnswer has it die, and hang, and come back.
+func TestRedisThatDoesNotAnswer(t *testing.T) {
+	redis := startRedis(t)
+	r := redis.over(t, Options{}, probe, rate("all", 5, "", daily))
+	client := rlsv3.NewRateLimitServiceClient(dial(t, serve(t, r.Server), insecure.NewCredentials()))
+	all := request(desc("rule=shop/api/all"))
+	call := func() error { _, err := client.ShouldRateLimit(t.Context(), all); return err }
+	open := func() bool { return r.store.(*redisStore).circuit.until.Load() != 0 }
+	for _, c := range []struct {
+		name        string
+		fail, mends func()
+	}{
+		{"dead", func() { redis.Kill(); <-redis.Done() }, redis.start},
+		{"hung", func() { _ = syscall.Kill(redis.PID(), syscall.SIGSTOP) }, func() { _ = syscall.Kill(redis.PID(), syscall.SIGCONT) }},
+	} {
+		c.fail()
+		r.until(c.name+": the circuit opens", func() bool {
+			if code := status.Code(call()); code != codes.Unavailable && code != codes.OK {
+				t.Fatalf("%s: %v", c.name, code)
+			}
+			return open()
+		})
+		waited := r.metric("evenkeel_rls_errors_total", "reason=store")
+		for range 100 {
+			if code := status.Code(call()); code != codes.Unavailable {
+				t.Errorf("%s: %v", c.name, code)
+			}
+		}
+		r.expect(c.name+": errors", r.metric("evenkeel_rls_errors_total", "reason=store")-waited, 100.0)
+		c.mends()
+		r.until(c.name+": it heals", func() bool { return call() == nil })
+		r.expect(c.name+": the circuit", open(), false)
+	}
+}
+
+func TestCircuit(t *testing.T) {
+	c := circuit{log: slog.New(slog.DiscardHandler)}
+	now := time.Now()
+	failed := func() { c.report(context.DeadlineExceeded, now) }
+	for range maxFailures - 1 {
+		failed()
+	}
+	c.report(nil, now)
+	for range maxFailures - 1 {
+		failed()
+	}
+	if !c.allow(now) || !c.allow(now) {
+		t.Error("is open after failures that did not follow each other")
+	}
+	failed()
+	if c.allow(now) || !c.allow(now.Add(circuitTime)) || c.allow(now.Add(circuitTime)) {
+		t.Error("lets pass other than one in each time")
+	}
+	now = now.Add(circuitTime)
+	failed()
+	if c.allow(now) || !c.allow(now.Add(circuitTime)) {
+		t.Error("after a failed try, lets pass other than one")
+	}
+	c.report(nil, now)
+	if !c.allow(now) || !c.allow(now) {
+		t.Error("is open after a success")
+	}
+}
+
+func TestBadRedisURL(t *testing.T) {
+	for _, address := range []string{"http://user:secret@host:1", "redis://user:secret@ho st:1", "redis://user:secret@host:1/x", "://user:secret@"} {
+		_, err := New(Options{Redis: address})
+		if err == nil || !strings.Contains(err.Error(), "expected a URL") || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
