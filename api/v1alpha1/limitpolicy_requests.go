@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -102,16 +103,16 @@ func validBackend(path *field.Path, name string) (errs field.ErrorList) {
 }
 
 func validHeaderMatch(path *field.Path, value string) field.ErrorList {
-	expression, regex := strings.CutPrefix(value, "~")
-	switch {
-	case regex:
+	if errs := plainText(path, value); errs != nil {
+		return errs
+	}
+	if expression, regex := strings.CutPrefix(value, "~"); regex {
 		return described(path, value, re2.Check(expression))
-	case value == "!*":
-		return nil
-	case strings.HasPrefix(value, "!"):
+	}
+	if strings.HasPrefix(value, "!") && value != "!*" {
 		return field.ErrorList{field.Invalid(path, value, `must be a value, "*" (present), "!*" (absent) or "~expression"; a value that begins with ! is written "~!value"`)}
 	}
-	return plainText(path, value)
+	return nil
 }
 
 // headerNames checks the keys of a map by name of headers, which are the same in either case.
@@ -134,8 +135,8 @@ func plainText(path *field.Path, value string) field.ErrorList {
 	switch {
 	case value == "":
 		return field.ErrorList{field.Required(path, "must not be empty")}
-	case len(value) > maxText:
-		return field.ErrorList{field.TooLong(path, value, maxText)}
+	case utf8.RuneCountInString(value) > maxText:
+		return field.ErrorList{field.Invalid(path, fmt.Sprintf("%.64s...", value), "must have at most 1024 characters")}
 	case !utf8.ValidString(value) || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return field.ErrorList{field.Invalid(path, value, "must be UTF-8 without control characters")}
 	}

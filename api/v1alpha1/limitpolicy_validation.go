@@ -20,7 +20,7 @@ const (
 	maxKeyParts       = 4
 	maxValues         = 64
 	maxReplyHeaders   = 16
-	maxText           = 1024 // of a path, the value of a header or of a part of a key, in bytes
+	maxText           = 1024 // of a path, the value of a header or of a part of a key, in characters
 	maxReplyBody      = 4096
 	maxRequests       = 1_000_000_000
 	maxConcurrency    = 1_000_000

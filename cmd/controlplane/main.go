@@ -34,7 +34,7 @@ func newRootCommand() *cobra.Command {
 		Use:   "controlplane",
 		Short: "Evenkeel, a load-aware xDS control plane",
 		Long: `Evenkeel tells a fleet of Envoys where to send requests and how much each endpoint can take.
-It reads Services, EndpointSlices, Gateway API routes and BalancePolicies, measures what every
+It reads Services, EndpointSlices, Gateway API routes, BalancePolicies and LimitPolicies, measures what every
 endpoint can really do, and pushes EDS weights, clusters, routes and listeners over xDS.
 
 Every flag can also be given in the environment: --admin-address as EVENKEEL_ADMIN_ADDRESS.

@@ -34,7 +34,8 @@ var update = flag.Bool("update", false, "rewrite what the test compares with")
 func TestReference(t *testing.T) {
 	for name, page := range map[string]string{
 		"command-line.md":  commandLine(),
-		"balancepolicy.md": policyFields(t),
+		"balancepolicy.md": policyFields(t, "BalancePolicy", v1alpha1.DefaultBalance()),
+		"limitpolicy.md":   policyFields(t, "LimitPolicy", limitDefaults()),
 		"metrics.md":       metricsPage(t),
 	} {
 		path := filepath.Join("..", "..", "docs", "reference", name)
@@ -95,10 +96,16 @@ func longOrShort(c *cobra.Command) string {
 	return c.Short
 }
 
-// policyFields is a table of BalancePolicy.spec from the Go types' comments and the defaults.
-func policyFields(t *testing.T) string {
+// limitDefaults is a LimitPolicy that says nothing, completed, with a limit that has all of its parts.
+func limitDefaults() v1alpha1.LimitPolicySpec {
+	limit := v1alpha1.Limit{Adapt: &v1alpha1.Adapt{Metric: &v1alpha1.AdaptMetric{}}, Reply: &v1alpha1.Reply{}}
+	return v1alpha1.LimitPolicySpec{Limits: []v1alpha1.Limit{limit}}.WithDefaults()
+}
+
+// policyFields is a table of the spec of a kind from the Go types' comments and the defaults.
+func policyFields(t *testing.T, kind string, complete any) string {
 	files := token.NewFileSet()
-	file, err := parser.ParseFile(files, filepath.Join("..", "..", "api", "v1alpha1", "balancepolicy_types.go"), nil, parser.ParseComments)
+	file, err := parser.ParseFile(files, filepath.Join("..", "..", "api", "v1alpha1", strings.ToLower(kind)+"_types.go"), nil, parser.ParseComments)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +125,7 @@ func policyFields(t *testing.T) string {
 		}
 	}
 	defaults := map[string]any{}
-	body, err := yaml.Marshal(v1alpha1.DefaultBalance())
+	body, err := yaml.Marshal(complete)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,17 +133,23 @@ func policyFields(t *testing.T) string {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# BalancePolicy\n\nMade from the code by `make generate`.\n\n%s\n\n", docs["BalancePolicy"])
+	fmt.Fprintf(&b, "# %s\n\nMade from the code by `make generate`.\n\n%s\n\n", kind, docs[kind])
 	b.WriteString("| field | default | |\n|---|---|---|\n")
 	var walk func(prefix, typeName string, defaults map[string]any)
 	walk = func(prefix, typeName string, defaults map[string]any) {
 		for _, field := range structs[typeName].Fields.List {
-			name, _, _ := strings.Cut(jsonTag.FindStringSubmatch(field.Tag.Value)[1], ",")
+			name, optional, _ := strings.Cut(jsonTag.FindStringSubmatch(field.Tag.Value)[1], ",")
 			value, inner := defaults[name], elementName(field.Type)
-			nested, _ := value.(map[string]any)
 			shown := ""
-			if structs[inner] == nil && value != nil && value != "" {
+			if structs[inner] == nil && optional != "" && value != nil && value != "" {
 				shown = fmt.Sprintf("`%v`", value)
+			}
+			if list, ok := value.([]any); ok && len(list) > 0 {
+				value = list[0]
+			}
+			nested, _ := value.(map[string]any)
+			if _, ok := field.Type.(*ast.ArrayType); ok && structs[inner] != nil {
+				name += "[]"
 			}
 			fmt.Fprintf(&b, "| `%s%s` | %s | %s |\n", prefix, name, shown, cell(comment(field.Doc)))
 			if structs[inner] != nil {
@@ -144,7 +157,7 @@ func policyFields(t *testing.T) string {
 			}
 		}
 	}
-	walk("spec.", "BalancePolicySpec", defaults)
+	walk("spec.", kind+"Spec", defaults)
 	return b.String()
 }
 
@@ -154,6 +167,8 @@ func elementName(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.StarExpr:
 		return elementName(e.X)
+	case *ast.ArrayType:
+		return elementName(e.Elt)
 	case *ast.Ident:
 		return e.Name
 	}

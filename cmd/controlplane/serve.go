@@ -68,7 +68,7 @@ func newServeCommand() *cobra.Command {
 		Use:   "serve [--config-dir DIR | --kubeconfig FILE]",
 		Short: "run the control plane",
 		Long: `serve follows the objects of a Kubernetes cluster (GatewayClass, Gateway, HTTPRoute, ReferenceGrant,
-Service, EndpointSlice, Namespace, BalancePolicy, and Pods while a policy needs them), measures the
+Service, EndpointSlice, Namespace, BalancePolicy, LimitPolicy, and Pods while a policy needs them), measures the
 endpoints, and serves the result to Envoys over xDS. The cluster is the one that --kubeconfig leads to, or
 the one it runs in. With --config-dir it reads the same objects from a directory instead, in *.yaml and
 *.yml files, folders included, and follows every edit.

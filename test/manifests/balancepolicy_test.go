@@ -1,122 +1,18 @@
 package manifests
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"evenkeel.io/controlplane/internal/kubetest"
-	"evenkeel.io/controlplane/internal/source/dir"
 )
 
-// verdicts are what a directory and an API server say of the same policy; nil is yes.
-type verdicts struct {
-	file, server error
-	fields       []string // that the directory finds fault with
-}
-
-func (v verdicts) differ() bool { return (v.file == nil) != (v.server == nil) }
-
-func (v verdicts) String() string {
-	return fmt.Sprintf("the directory says:\n%v\nthe API server says:\n%v", v.file, v.server)
-}
-
-// judge asks both. The API server stores nothing.
-func judge(t *testing.T, client *kubernetes.Clientset, namespace string, policy []byte) (v verdicts) {
-	t.Helper()
-	folder := t.TempDir()
-	if err := os.WriteFile(filepath.Join(folder, "policy.yaml"), policy, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	store, err := dir.Load(folder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range store.Problems {
-		v.fields = append(v.fields, p.Field)
-		v.file = errors.Join(v.file, fmt.Errorf("%s: %s", p.Field, p.Message))
-	}
-	v.server = client.RESTClient().Post().
-		AbsPath("apis", "evenkeel.io", "v1alpha1", "namespaces", namespace, "balancepolicies").
-		Param("dryRun", metav1.DryRunAll).Param("fieldValidation", metav1.FieldValidationStrict).
-		SetHeader("Content-Type", "application/yaml").Body(policy).
-		Do(t.Context()).Error()
-	if v.server != nil && !apierrors.IsInvalid(v.server) && !apierrors.IsBadRequest(v.server) {
-		t.Fatalf("the API server has other worries: %v", v.server)
-	}
-	return v
-}
-
-// TestFilesHaveTheSameVerdict: what a directory refuses of the BalancePolicies in our repository the API
-// server refuses too, in the same fields, and what the one takes the other takes.
-func TestFilesHaveTheSameVerdict(t *testing.T) {
-	server := kubetest.Shared(t)
-	client := clientFor(t, server)
-	for _, name := range []string{"shop", "demo"} {
-		if err := server.Apply(t.Context(), "", "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+"}}"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var refused, taken int
-	for _, pattern := range []string{"../../internal/source/dir/testdata/*/*.y*ml", "../../examples/*/*.yaml", "../../examples/*/config/*.yaml"} {
-		files, _ := filepath.Glob(pattern)
-		for _, file := range files {
-			content, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for document := range bytes.SplitSeq(content, []byte("\n---\n")) {
-				if !bytes.Contains(document, []byte("kind: BalancePolicy")) {
-					continue
-				}
-				v := judge(t, client, namespaceOf(document), document)
-				if v.differ() {
-					t.Errorf("%s\n%v", file, v)
-				}
-				if v.file == nil {
-					taken++
-					continue
-				}
-				refused++
-				for _, field := range v.fields {
-					field, _, _ = strings.Cut(field, "errors[") // the API server names the whole map
-					if v.server != nil && !strings.Contains(v.server.Error(), field) && !strings.Contains(v.server.Error(), "unsupported value: NaN") {
-						t.Errorf("%s: the API server has no word on %s\n%v", file, field, v)
-					}
-				}
-			}
-		}
-	}
-	if refused < 11 || taken < 5 {
-		t.Errorf("%d refused and %d taken: the files have moved", refused, taken)
-	}
-}
-
-var namespace = regexp.MustCompile(`namespace: ([a-z]+)`)
-
-func namespaceOf(document []byte) string {
-	if match := namespace.FindSubmatch(document); match != nil {
-		return string(match[1])
-	}
-	return metav1.NamespaceDefault
-}
-
-// fields are values of one field each, on both sides of every bound. $ stands for the value.
-var fields = []struct {
-	spec   string
-	values []string
-}{
+var balanceFields = []bounds{
 	{`targetRefs: $`, []string{
 		`[]`, `{}`, `cart`, `null`,
 		`[` + strings.Repeat(`{group: "", kind: Service, name: a},`, 2) + `]`,
@@ -197,30 +93,14 @@ func references(n int) string {
 	return b.String()
 }
 
-// TestFieldsHaveTheSameVerdict: the CRD knows the bounds that BalancePolicy.Validate knows.
-func TestFieldsHaveTheSameVerdict(t *testing.T) {
-	client := clientFor(t, kubetest.Shared(t))
-	for _, field := range fields {
-		t.Run(field.spec, func(t *testing.T) {
-			refused := 0
-			for _, value := range field.values {
-				spec := strings.ReplaceAll(field.spec, "$", value)
-				if !strings.Contains(spec, "targetRefs") {
-					spec = "targetRefs: [{group: '', kind: Service, name: cart}], " + spec
-				}
-				v := judge(t, client, metav1.NamespaceDefault, []byte("{apiVersion: evenkeel.io/v1alpha1, kind: BalancePolicy, metadata: {name: a}, spec: {"+spec+"}}"))
-				if v.server != nil {
-					refused++
-				}
-				if v.differ() {
-					t.Errorf("%.100s\n%v", value, v)
-				}
-			}
-			if refused == 0 || refused == len(field.values) {
-				t.Errorf("%d of %d values are refused: no bound is tried", refused, len(field.values))
-			}
-		})
-	}
+// TestFieldsOfBalancePolicies: the CRD knows the bounds that BalancePolicy.Validate knows.
+func TestFieldsOfBalancePolicies(t *testing.T) {
+	judgeFields(t, balanceFields, func(spec string) string {
+		if !strings.Contains(spec, "targetRefs") {
+			spec = "targetRefs: [{group: '', kind: Service, name: cart}], " + spec
+		}
+		return "{apiVersion: evenkeel.io/v1alpha1, kind: BalancePolicy, metadata: {name: a}, spec: {" + spec + "}}"
+	})
 }
 
 // TestFilesMayLeaveOutTheGroup: the one difference. The type of targetRefs is Gateway API's, whose schema
