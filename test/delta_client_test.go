@@ -11,6 +11,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -19,6 +20,7 @@ import (
 // does; it counts what arrives on the wire.
 type deltaClient struct {
 	t        *testing.T
+	id       string
 	address  string
 	fleet    string
 	names    map[string][]string          // subscriptions by type; empty for wildcard
@@ -30,7 +32,7 @@ type deltaClient struct {
 }
 
 func newDeltaClient(t *testing.T, address, fleet string) *deltaClient {
-	return &deltaClient{t: t, address: address, fleet: fleet, names: map[string][]string{}, versions: map[string]map[string]string{}}
+	return &deltaClient{t: t, id: "raw", address: address, fleet: fleet, names: map[string][]string{}, versions: map[string]map[string]string{}}
 }
 
 // connect opens a stream and subscribes to what is in names, with the versions that are known.
@@ -61,7 +63,7 @@ func (c *deltaClient) connect() {
 	}()
 	c.disconnect = sync.OnceFunc(func() { cancel(); conn.Close(); <-done })
 	c.t.Cleanup(c.disconnect)
-	node := &corev3.Node{Id: "raw", Cluster: c.fleet}
+	node := &corev3.Node{Id: c.id, Cluster: c.fleet}
 	for _, url := range slices.Sorted(maps.Keys(c.names)) {
 		c.send(&discoveryv3.DeltaDiscoveryRequest{
 			Node: node, TypeUrl: url, ResourceNamesSubscribe: c.names[url], InitialResourceVersions: c.versions[url],
@@ -108,6 +110,29 @@ func (c *deltaClient) take(resp *discoveryv3.DeltaDiscoveryResponse) {
 		delete(known, name)
 	}
 	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce()})
+}
+
+// next is the next response of a type; others are acknowledged meanwhile.
+func (c *deltaClient) next(url string) *discoveryv3.DeltaDiscoveryResponse {
+	c.t.Helper()
+	for {
+		select {
+		case resp := <-c.received:
+			if resp.GetTypeUrl() == url {
+				return resp
+			}
+			c.take(resp)
+		case <-time.After(30 * time.Second):
+			c.t.Fatalf("%s of %s is not sent", c.id, url)
+		}
+	}
+}
+
+// refuse refuses a response.
+func (c *deltaClient) refuse(resp *discoveryv3.DeltaDiscoveryResponse) {
+	c.send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce(), ErrorDetail: &statuspb.Status{Code: 3, Message: "not this one"},
+	})
 }
 
 // reconnect opens a new stream, telling the versions that it has.

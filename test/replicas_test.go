@@ -9,11 +9,14 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
 	"evenkeel.io/controlplane/internal/admin"
 	"evenkeel.io/controlplane/internal/demo"
@@ -143,6 +146,12 @@ func TestReplicas(t *testing.T) {
 	if code, said := b.freeze(); code != http.StatusConflict || !strings.Contains(said, "a (") {
 		t.Errorf("the follower answered an action with %d %s, want a conflict that names the leader", code, said)
 	}
+	for _, action := range [][]string{{"freeze"}, {"unfreeze", "shop/cart:80"}, {"rollback", "shop/edge", "1"}, {"unpin", "shop/edge"}, {"accept"}} {
+		out, err := exec.CommandContext(t.Context(), program, append(action, "--admin", b.adminURL(""))...).CombinedOutput()
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 || !strings.Contains(string(out), "this replica follows a (") || !strings.Contains(string(out), "ask the admin port of a") {
+			t.Errorf("%v on the follower: %v, %s; want a refusal that names the leader", action, err, out)
+		}
+	}
 	if code, said := a.freeze(); code != http.StatusOK {
 		t.Fatalf("freeze: %d %s", code, said)
 	}
@@ -239,6 +248,84 @@ func TestLoadReportsOfAFollower(t *testing.T) {
 	if report := stop(); report.Failed() > 0 {
 		t.Errorf("%d of %d requests failed: %v", report.Failed(), report.Requests, report.ByStatus)
 	}
+}
+
+// TestARefusalCountsEverywhere: what one Envoy of each of two replicas refuses is taken back at both, over a change
+// of leader, until the object changes.
+func TestARefusalCountsEverywhere(t *testing.T) {
+	server := kubetest.Shared(t)
+	namespace := server.Namespace(t)
+	a := newRig(t, 3)
+	a.write("base.yaml", a.base())
+	a.write("route.yaml", route(toCart))
+	a.write("slice.yaml", a.slice("", 0, 1))
+	a.startReplica(server, namespace, "a")
+	b := a.oneMore()
+	b.startReplica(server, namespace, "b")
+	var clients []*deltaClient
+	for _, r := range []*rig{a, b} {
+		c := newDeltaClient(t, loopback(r.ports.xds), "shop/edge")
+		c.id = "raw at " + loopback(r.ports.xds)
+		c.subscribeAll("shop/cart:80", "shop/edge/"+fmt.Sprint(a.ports.listener))
+		clients = append(clients, c)
+	}
+	good := clients[0].versions[resource.EndpointType]["shop/cart:80"]
+	if other := clients[1].versions[resource.EndpointType]["shop/cart:80"]; other != good {
+		t.Fatalf("the replicas serve %s and %s", good, other)
+	}
+	sentTo := func(r *rig) string { // one that comes now
+		c := newDeltaClient(t, loopback(r.ports.xds), "shop/edge")
+		c.id = "late"
+		c.names[resource.EndpointType] = []string{"shop/cart:80"}
+		c.connect()
+		defer c.disconnect()
+		return c.next(resource.EndpointType).GetResources()[0].GetVersion()
+	}
+	a.write("slice.yaml", a.slice("", 0))
+	for _, c := range clients {
+		resp := c.next(resource.EndpointType)
+		if resp.GetResources()[0].GetVersion() == good {
+			t.Fatal("the change changed nothing")
+		}
+		c.refuse(resp)
+	}
+	for _, r := range []*rig{a, b} {
+		r.eventually("who comes is served what was accepted", func() error {
+			if !strings.Contains(r.body("/nacks"), "the whole fleet is served version") {
+				return errors.New("nothing is taken back")
+			}
+			return nil
+		})
+		if got := sentTo(r); got != good {
+			t.Errorf("who comes is sent version %s, want %s", got, good)
+		}
+	}
+
+	a.plane.Kill()
+	b.within(time.Minute, "the follower takes over", func() error {
+		if leader, err := b.follows(); err != nil || leader != "" {
+			return fmt.Errorf("it follows %q, %v", leader, err)
+		}
+		return nil
+	})
+	if got := sentTo(b); got != good {
+		t.Errorf("after a change of leader who comes is sent version %s, want %s", got, good)
+	}
+	a.startReplica(server, namespace, "a")
+	a.eventually("one that comes again parks it too", func() error {
+		if got := sentTo(a); got != good {
+			return fmt.Errorf("who comes is sent version %s, want %s", got, good)
+		}
+		return nil
+	})
+	a.write("slice.yaml", a.slice("", 0, 1, 2))
+	clients[1].next(resource.EndpointType)
+	a.eventually("the object has changed", func() error {
+		if x, y := sentTo(a), sentTo(b); x != y || x == good {
+			return fmt.Errorf("who comes is sent versions %s and %s", x, y)
+		}
+		return nil
+	})
 }
 
 // TestTakeoverMovesNoWeight: the weights go on from where the leader left them, neither held by an operator

@@ -18,6 +18,7 @@ import (
 
 	"evenkeel.io/controlplane/internal/auth"
 	"evenkeel.io/controlplane/internal/replica"
+	"evenkeel.io/controlplane/internal/source"
 	"evenkeel.io/controlplane/internal/source/kube"
 	"evenkeel.io/controlplane/internal/xds"
 )
@@ -66,7 +67,7 @@ func (o *replicaOptions) complete() error {
 }
 
 // newReplica is this process among others, nil if there are none.
-func (o serveOptions) newReplica(c *controlPlane, loads replica.Loads, log *slog.Logger) (*replica.Replica, error) {
+func (o serveOptions) newReplica(c *controlPlane, loads replica.Loads, objects source.Source, log *slog.Logger) (*replica.Replica, error) {
 	of := o.replica
 	if of.address == "" {
 		return nil, nil
@@ -88,6 +89,8 @@ func (o serveOptions) newReplica(c *controlPlane, loads replica.Loads, log *slog
 		Proxies:   func() []xds.Proxy { return c.xds.Registry().Proxies() },
 		Nacks:     func() []xds.Nack { return c.xds.Registry().Nacks() },
 		Loads:     loads,
+		Accept:    operator{source: objects}.AcceptHere,
+		Refusals:  func() replica.Refusals { return c.xds.Registry() },
 		Log:       log, Metrics: c.metrics,
 	}
 	if c.gate != nil {

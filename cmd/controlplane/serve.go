@@ -308,7 +308,7 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 	}
 	reports := o.newLoadReports(c, log)
 	var err error
-	if c.replica, err = o.newReplica(c, reports, log); err != nil {
+	if c.replica, err = o.newReplica(c, reports, from.source, log); err != nil {
 		return nil, err
 	}
 	cache := snapshot.NewCache(xds.FleetHash{})
@@ -339,6 +339,7 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 	}
 	if c.replica != nil {
 		served.Register, served.Elsewhere = c.replica.Register, c.replica.ProxiesElsewhere
+		served.Judges, served.Voters = c.replica.Judges, c.replica.Voters
 		joined.Replicas = c.replica
 		joined.Workers = func(fleet string) int {
 			return c.xds.Registry().Workers(fleet) + c.replica.WorkersElsewhere(fleet)
@@ -348,7 +349,7 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 	c.pipeline = pipeline.New(joined)
 	pages := admin.Options{
 		Model:   func() admin.Model { return c.pipeline.View() },
-		Proxies: c.xds.Registry(), Targets: []admin.Targets{scraper, querier, reports}, Actions: operator{c.pipeline, from.source},
+		Proxies: c.xds.Registry(), Targets: []admin.Targets{scraper, querier, reports}, Actions: operator{c.pipeline, from.source, c.replica},
 		Metrics: c.metrics, AllowedHosts: o.adminHosts, Version: programVersion(),
 	}
 	if c.replica != nil {

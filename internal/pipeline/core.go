@@ -431,7 +431,7 @@ const byOperator = "frozen by an operator"
 
 // freeze holds or releases the weights of one service, or of all, those to come included.
 func (c *core) freeze(by, name string, frozen bool) error {
-	if err := c.mayAct(); err != nil {
+	if err := c.role.MayAct(); err != nil {
 		return err
 	}
 	if name != "" && c.services[name] == nil {

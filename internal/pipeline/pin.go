@@ -31,7 +31,7 @@ var errNotRead = errors.New("the objects were not read since the start; what was
 // rollback pins a fleet to an earlier generation.
 func (c *core) rollback(now time.Time, by, name string, number uint64) (snapshot.Pin, error) {
 	f := c.fleets[name]
-	if err := c.mayAct(); err != nil {
+	if err := c.role.MayAct(); err != nil {
 		return snapshot.Pin{}, err
 	}
 	switch {
@@ -78,7 +78,7 @@ func (c *core) rollback(now time.Time, by, name string, number uint64) (snapshot
 // unpin has a fleet served its newest generation again.
 func (c *core) unpin(name string) error {
 	f := c.fleets[name]
-	if err := c.mayAct(); err != nil {
+	if err := c.role.MayAct(); err != nil {
 		return err
 	}
 	switch {

@@ -1,7 +1,6 @@
 package pipeline
 
 import (
-	"fmt"
 	"hash/fnv"
 	"maps"
 	"math"
@@ -224,12 +223,4 @@ func (c *core) measured(by Collector) *catalog.Catalog {
 		return c.catalog
 	}
 	return &catalog.Catalog{}
-}
-
-// mayAct says who has to be asked for an action, if not this replica.
-func (c *core) mayAct() error {
-	if c.role.Leads {
-		return nil
-	}
-	return fmt.Errorf("this replica does not compute the weights; it follows %s: ask there", c.role.Leader)
 }

@@ -220,7 +220,7 @@ func TestAPinIsTheLeaders(t *testing.T) {
 	p.leader.rebuild(p.now, source.Update{Store: fixed, Changes: changed})
 	p.tell(t)
 	pinned(false)
-	if err := p.follower.unpin("shop/edge"); err == nil || !strings.Contains(err.Error(), "ask there") {
+	if err := p.follower.unpin("shop/edge"); err == nil || !strings.Contains(err.Error(), "ask the admin port of a") {
 		t.Errorf("got %v of a follower that is to unpin", err)
 	}
 }

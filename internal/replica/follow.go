@@ -103,7 +103,12 @@ func (r *Replica) subscribe(ctx context.Context, leader Peer) error {
 
 // hear takes what the leader tells until the stream ends.
 func (r *Replica) hear(ctx context.Context, s stream, leader Peer) error {
-	defer r.metrics.hearing.Set(0)
+	defer func() {
+		r.metrics.hearing.Set(0)
+		r.mu.Lock()
+		r.hearing, r.asked = false, nil
+		r.mu.Unlock()
+	}()
 	said := false
 	complain := func(what string, err error) {
 		if !said {
@@ -121,10 +126,21 @@ func (r *Replica) hear(ctx context.Context, s stream, leader Peer) error {
 			complain("a message", unread)
 			continue
 		}
+		r.mu.Lock()
 		if message.Nodes != nil {
-			r.mu.Lock()
 			r.nodes = message.Nodes
-			r.mu.Unlock()
+		}
+		if message.Cases != nil {
+			r.asked = message.Cases
+		}
+		r.mu.Unlock()
+		if message.Verdicts != nil {
+			r.opts.Refusals().Rule(message.Verdicts)
+		}
+		for service, by := range message.Accepts {
+			if err := r.opts.Accept(ctx, by, service); err != nil {
+				r.opts.Log.Info("what an operator accepted is not held here", "by", by, "service", service, "error", err)
+			}
 		}
 		told := &Told{Services: make(map[string]*Service, len(message.Services)), Gone: message.Gone, Frozen: message.Frozen, Generations: message.Generations, Pins: message.Pins}
 		for name, raw := range message.Services {
@@ -142,7 +158,7 @@ func (r *Replica) hear(ctx context.Context, s stream, leader Peer) error {
 		r.send(ctx, Event{Told: told})
 		if message.Complete {
 			r.mu.Lock()
-			r.heard = true
+			r.heard, r.hearing = true, true
 			r.mu.Unlock()
 			r.metrics.hearing.Set(1)
 			r.opts.Log.Info("the leader is heard", "leader", leader, "services", len(message.All))
@@ -155,10 +171,17 @@ func (r *Replica) hear(ctx context.Context, s stream, leader Peer) error {
 func (r *Replica) report(ctx context.Context, s grpc.ClientStream) error {
 	told := map[string]xds.Proxy{}
 	var nacks []xds.Nack
+	var votes []xds.Vote
 	again := time.NewTicker(reportEvery)
 	defer again.Stop()
 	for first := true; ; first = false {
 		messages := append(r.news(told, &nacks), inMessages(r.opts.Loads.TakeSummaries())...)
+		r.mu.Lock()
+		asked := r.asked
+		r.mu.Unlock()
+		if next := r.opts.Refusals().Votes(asked); next != nil && (votes == nil || !reflect.DeepEqual(next, votes)) {
+			votes, messages = next, append(messages, up{Votes: next})
+		}
 		if first && len(messages) == 0 {
 			messages = []up{{}}
 		}

@@ -3,8 +3,12 @@ package replica
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net"
+	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -39,6 +43,26 @@ func (r *Replica) Tell(t *Told) {
 		f.pending.add(t)
 		f.poke()
 	}
+}
+
+// Accept has all followers take what is held of a Service, or of all (""); by is who says so. It does not wait for
+// them, and names those that cannot be told.
+func (r *Replica) Accept(by, service string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var busy []string
+	for f := range r.followers {
+		if !f.pending.accept(service, by) {
+			r.metrics.untold.Inc()
+			busy = append(busy, f.self.Name)
+		}
+		f.poke()
+	}
+	if len(busy) > 0 {
+		slices.Sort(busy)
+		return fmt.Errorf("%s cannot be told: %d such actions wait there", strings.Join(busy, ", "), maxAccepts)
+	}
+	return nil
 }
 
 // Followers is how many there are to be told.
@@ -82,16 +106,11 @@ func (r *Replica) lead(s grpc.ServerStream) error {
 	r.send(ctx, Event{Joined: true})
 	count := time.NewTicker(reportEvery)
 	defer count.Stop()
-	var counted map[string]int
+	var told down
 	for {
 		select {
 		case <-count.C:
-			nodes := r.everywhere()
-			if maps.Equal(nodes, counted) {
-				continue
-			}
-			counted = nodes
-			if err := r.put(s, down{Version: protocol, Nodes: nodes}); err != nil {
+			if err := r.tellAround(s, &told); err != nil {
 				return err
 			}
 		case <-f.wake:
@@ -156,6 +175,7 @@ func (r *Replica) strike(f *follower) {
 	r.mu.Unlock()
 	if last {
 		r.opts.Loads.ForgetReplica(f.self.Name)
+		r.opts.Refusals().ForgetVotes(f.self.Name)
 	}
 	r.opts.Log.Info("a replica does not follow any more", "replica", f.self)
 }
@@ -195,6 +215,26 @@ func (r *Replica) tell(s grpc.ServerStream, f *follower) error {
 	}
 }
 
+// tellAround tells a follower what is new since told of proxies everywhere and of what they refuse.
+func (r *Replica) tellAround(s grpc.ServerStream, told *down) error {
+	now := down{Version: protocol, Nodes: r.everywhere(), Cases: r.opts.Refusals().Cases(), Verdicts: r.opts.Refusals().Verdicts()}
+	news := now
+	if maps.Equal(now.Nodes, told.Nodes) {
+		news.Nodes = nil
+	}
+	if slices.Equal(now.Cases, told.Cases) {
+		news.Cases = nil
+	}
+	if reflect.DeepEqual(now.Verdicts, told.Verdicts) {
+		news.Verdicts = nil
+	}
+	*told = now
+	if news.Nodes == nil && news.Cases == nil && news.Verdicts == nil {
+		return nil
+	}
+	return r.put(s, news)
+}
+
 // listen takes what a follower says until its stream ends.
 func (r *Replica) listen(s grpc.ServerStream, f *follower) {
 	said := false
@@ -213,11 +253,18 @@ func (r *Replica) listen(s grpc.ServerStream, f *follower) {
 	}
 }
 
-// heed takes in what a follower said.
+// heed takes in what a follower said: its proxies first, for of these its votes are.
 func (r *Replica) heed(f *follower, message up) {
+	r.heedProxies(f, message)
+	if message.Votes != nil {
+		r.opts.Refusals().HearVotes(f.self.Name, message.Votes)
+	}
 	if len(message.Loads) > 0 {
 		r.opts.Loads.MergeSummaries(f.self.Name, message.Loads)
 	}
+}
+
+func (r *Replica) heedProxies(f *follower, message up) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, key := range message.Gone {

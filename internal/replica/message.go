@@ -27,6 +27,8 @@ const (
 	// maxProxies and maxNacks bound what is kept of one follower; more is not counted.
 	maxProxies, maxNacks = 20_000, 256
 	maxFollowers         = 16
+	// maxAccepts bounds what an operator has accepted and a follower was not told yet; more is refused.
+	maxAccepts = 64
 )
 
 // down is a message to a follower.
@@ -41,6 +43,11 @@ type down struct {
 	Pins        map[string][]byte     `json:"pins,omitempty"`
 	// Nodes are how many proxies there are by fleet, over all replicas; nil: as before.
 	Nodes map[string]int `json:"nodes,omitempty"`
+	// Cases are those about which the leader is to know the votes, Verdicts those that it decided; nil: as before.
+	Cases    []xds.Case    `json:"cases,omitzero"`
+	Verdicts []xds.Verdict `json:"verdicts,omitzero"`
+	// Accepts are Services of which what is held is to be taken ("": of all), and who says so.
+	Accepts map[string]string `json:"accepts,omitempty"`
 	// Complete: everything there is was told; All are the names of the services.
 	Complete bool     `json:"complete,omitempty"`
 	All      []string `json:"all,omitempty"`
@@ -55,6 +62,8 @@ type up struct {
 	Gone    []string             `json:"gone,omitempty"`
 	// Nacks replace those told before; nil: they are the same.
 	Nacks []xds.Nack `json:"nacks,omitempty"`
+	// Votes replace those told before; nil: they are the same.
+	Votes []xds.Vote `json:"votes,omitzero"`
 	// Loads are the newest summaries of load reports, each of one Service.
 	Loads []signals.Summary `json:"loads,omitempty"`
 }
@@ -113,6 +122,7 @@ type pending struct {
 	gone     map[string]struct{}
 	fleets   Told // no more of it
 	frozen   *bool
+	accepts  map[string]string
 	complete bool
 	all      []string
 }
@@ -138,6 +148,18 @@ func (p *pending) add(t *Told) {
 	}
 }
 
+// accept has what is held of a Service taken. It says whether there is room for it.
+func (p *pending) accept(service, by string) bool {
+	if _, again := p.accepts[service]; !again && len(p.accepts) >= maxAccepts {
+		return false
+	}
+	if p.accepts == nil {
+		p.accepts = map[string]string{}
+	}
+	p.accepts[service] = by
+	return true
+}
+
 // next is the next batch of services to be sent, with the last of them the rest. more is false if there is
 // nothing.
 func (p *pending) next() (services map[string]*Service, rest down, more bool) {
@@ -151,11 +173,11 @@ func (p *pending) next() (services map[string]*Service, rest down, more bool) {
 		services[name] = s
 		delete(p.services, name)
 	}
-	rest = down{Gone: slices.Collect(maps.Keys(p.gone)), Frozen: p.frozen, Generations: p.fleets.Generations, Pins: p.fleets.Pins, Complete: p.complete, All: p.all}
-	more = len(services) > 0 || len(rest.Gone) > 0 || len(rest.Generations) > 0 || len(rest.Pins) > 0 || rest.Frozen != nil || rest.Complete
+	rest = down{Gone: slices.Collect(maps.Keys(p.gone)), Frozen: p.frozen, Generations: p.fleets.Generations, Pins: p.fleets.Pins, Accepts: p.accepts, Complete: p.complete, All: p.all}
+	more = len(services) > 0 || len(rest.Gone) > 0 || len(rest.Generations) > 0 || len(rest.Pins) > 0 || rest.Frozen != nil || len(rest.Accepts) > 0 || rest.Complete
 	clear(p.gone)
 	p.fleets = Told{}
-	p.frozen, p.complete, p.all = nil, false, nil
+	p.frozen, p.accepts, p.complete, p.all = nil, nil, false, nil
 	return services, rest, more
 }
 

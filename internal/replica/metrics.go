@@ -9,6 +9,7 @@ type metrics struct {
 	hearing prometheus.Gauge
 	bytes   *prometheus.CounterVec
 	unread  prometheus.Counter
+	untold  prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer, r *Replica) *metrics {
@@ -26,6 +27,10 @@ func newMetrics(registerer prometheus.Registerer, r *Replica) *metrics {
 			Name: "evenkeel_replica_bytes_total",
 			Help: "Size of the messages between replicas, before compression.",
 		}, []string{"direction"}),
+		untold: f.NewCounter(prometheus.CounterOpts{
+			Name: "evenkeel_replica_untold_accepts_total",
+			Help: "Times that a follower could not be told to accept what it holds, because too many such actions waited.",
+		}),
 		unread: f.NewCounter(prometheus.CounterOpts{
 			Name: "evenkeel_replica_unread_total",
 			Help: "Messages, or states of one Service, that another replica sent and that were not understood.",

@@ -22,6 +22,8 @@ package replica
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -67,6 +69,19 @@ type Role struct {
 	// Leads: this replica does. Leader is who does; zero while nobody is known to.
 	Leads  bool
 	Leader Peer
+}
+
+// MayAct says who has to be asked for an operator's action, if not this replica: what it did alone, others would
+// not serve.
+func (r Role) MayAct() error {
+	switch {
+	case r.Leads:
+		return nil
+	case r.Leader == Peer{}:
+		return errors.New("actions are the leader's, and no replica is known to lead: try again in some seconds, and see /readyz")
+	}
+	return fmt.Errorf("actions are the leader's, and this replica follows %s: ask the admin port of %s; in a cluster with kubectl exec %s -- controlplane",
+		r.Leader, r.Leader.Name, r.Leader.Name)
 }
 
 // Event is one thing that the pipeline is to know. One of its fields is set.
@@ -143,9 +158,14 @@ type Options struct {
 	Proxies func() []xds.Proxy
 	Nacks   func() []xds.Nack
 	// Loads are the load reports that this replica was told; nil: none are told to others.
-	Loads   Loads
-	Log     *slog.Logger
-	Metrics prometheus.Registerer
+	Loads Loads
+	// Accept takes what is held of a Service, or of all ("") at this replica, as an operator told the leader to;
+	// nil: nothing is ever held.
+	Accept func(ctx context.Context, by, service string) error
+	// Refusals are judged by the leader, for all replicas; nil: by each for itself.
+	Refusals func() Refusals
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
 }
 
 // Loads are summaries of load reports, on their way to the leader. It is called from the goroutines of streams.
@@ -164,6 +184,29 @@ func (noLoads) TakeSummaries() []signals.Summary         { return nil }
 func (noLoads) MergeSummaries(string, []signals.Summary) {}
 func (noLoads) ForgetReplica(string)                     {}
 
+// Refusals are the versions of resources that proxies refused: see package xds. They are called from the goroutines
+// of streams.
+type Refusals interface {
+	// Of the leader.
+	Cases() []xds.Case
+	Verdicts() []xds.Verdict
+	HearVotes(replica string, votes []xds.Vote)
+	ForgetVotes(replica string)
+	// Of a follower.
+	Votes(asked []xds.Case) []xds.Vote
+	Rule(verdicts []xds.Verdict)
+}
+
+// noRefusals are none.
+type noRefusals struct{}
+
+func (noRefusals) Cases() []xds.Case            { return nil }
+func (noRefusals) Verdicts() []xds.Verdict      { return nil }
+func (noRefusals) HearVotes(string, []xds.Vote) {}
+func (noRefusals) ForgetVotes(string)           {}
+func (noRefusals) Votes([]xds.Case) []xds.Vote  { return nil }
+func (noRefusals) Rule([]xds.Verdict)           {}
+
 // Replica is this process among the replicas. Its methods are safe for concurrent use.
 type Replica struct {
 	opts     Options
@@ -175,6 +218,8 @@ type Replica struct {
 	mu        sync.Mutex // guards what follows
 	role      Role
 	heard     bool          // everything, from any leader, since the start
+	hearing   bool          // the leader, now
+	asked     []xds.Case    // by the leader that is heard
 	changed   chan struct{} // closed and replaced when role changes
 	followers map[*follower]struct{}
 	nodes     map[string]int // of a follower: proxies by fleet, over all replicas, as its leader counts them
@@ -185,6 +230,12 @@ func New(opts Options) *Replica {
 	opts.LeaseName = cmp.Or(opts.LeaseName, "evenkeel")
 	opts.Duration = cmp.Or(opts.Duration, 15*time.Second)
 	opts.Log = cmp.Or(opts.Log, slog.Default())
+	if opts.Accept == nil {
+		opts.Accept = func(context.Context, string, string) error { return nil }
+	}
+	if opts.Refusals == nil {
+		opts.Refusals = func() Refusals { return noRefusals{} }
+	}
 	if opts.Loads == nil {
 		opts.Loads = noLoads{}
 	}
@@ -351,6 +402,25 @@ func (r *Replica) SubscribersElsewhere(fleets []string) map[string]int {
 		}
 	}
 	return subscribers
+}
+
+// Judges says whether this replica finds out whose fault a refusal is: it leads, or hears nobody who does.
+func (r *Replica) Judges() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.role.Leads || !r.hearing
+}
+
+// Voters names the replicas that have proxies of a fleet and are heard by this one.
+func (r *Replica) Voters(fleet string) (names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for f := range r.followers {
+		if f.fleets[fleet].proxies > 0 {
+			names = append(names, f.self.Name)
+		}
+	}
+	return names
 }
 
 // everywhere counts the proxies of all replicas by fleet.

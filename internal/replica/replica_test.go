@@ -212,6 +212,75 @@ func TestTheStream(t *testing.T) {
 	until(t, "its followers are sent away", func() bool { return leader.Followers() == 0 })
 }
 
+// TestAcceptsGoDown: what the leader is told to accept its followers accept too, each Service once; a follower that
+// is not told in time has room for so many.
+func TestAcceptsGoDown(t *testing.T) {
+	accepted := make(chan string, 10)
+	leader := newOne(t, "a", nil)
+	other := newOne(t, "b", func(o *Options) {
+		o.Accept = func(_ context.Context, by, service string) error {
+			accepted <- by + " accepts " + service
+			return errors.New("nothing is held") // which is only said
+		}
+	})
+	if err := leader.Accept("ops", "shop/cart"); err != nil {
+		t.Errorf("nobody follows: %v", err)
+	}
+	leader.start(Role{Leads: true, Leader: leader.opts.Self})
+	other.start(Role{Leader: leader.opts.Self})
+	leader.next("it joins", joined)
+	for _, service := range []string{"shop/pay", ""} {
+		if err := leader.Accept("ops", service); err != nil {
+			t.Error(err)
+		}
+		select {
+		case got := <-accepted:
+			if got != "ops accepts "+service {
+				t.Errorf("the follower is told that %s, want %q", got, service)
+			}
+		case <-time.After(patience):
+			t.Fatal("the follower is not told")
+		}
+	}
+
+	busy := newOne(t, "d", nil)
+	busy.start(Role{Leads: true, Leader: busy.opts.Self})
+	slow := &follower{self: Peer{Name: "c"}, wake: make(chan struct{}, 1), ended: make(chan error, 1)}
+	if err := busy.enlist(slow); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxAccepts + 1 {
+		err := busy.Accept("ops", strings.Repeat("x", i))
+		if (err != nil) != (i == maxAccepts) || err != nil && !strings.Contains(err.Error(), "c cannot be told") {
+			t.Errorf("%d wait: %v", i, err)
+		}
+	}
+	if err := busy.Accept("ops", "x"); err != nil {
+		t.Errorf("it waits already: %v", err)
+	}
+	if n := testutil.ToFloat64(busy.metrics.untold); n != 1 {
+		t.Errorf("%v are counted, want 1", n)
+	}
+	_, rest, more := slow.pending.next()
+	if !more || len(rest.Accepts) != maxAccepts {
+		t.Errorf("%d are told: %v", len(rest.Accepts), more)
+	}
+	busy.strike(slow)
+}
+
+func TestWhoMayAct(t *testing.T) {
+	for role, want := range map[Role]string{
+		{Leads: true, Leader: Peer{"a", "10.0.0.1:18000"}}: "",
+		{Leader: Peer{"a", "10.0.0.1:18000"}}:              "a (10.0.0.1:18000): ask the admin port of a",
+		{}:                                                 "no replica is known to lead",
+	} {
+		switch err := role.MayAct(); {
+		case (err == nil) != (want == ""), err != nil && !strings.Contains(err.Error(), want):
+			t.Errorf("%+v: %v, want %q", role, err, want)
+		}
+	}
+}
+
 // TestLoadsGoUp: summaries of load reports reach the leader, which knows who takes endpoints elsewhere; a
 // follower that has gone is forgotten, and one that has come again on another stream is not.
 func TestLoadsGoUp(t *testing.T) {

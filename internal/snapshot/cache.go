@@ -24,6 +24,7 @@ type Cache struct {
 	// wanted is what was set, current the same without what is quarantined.
 	wanted, current map[string]*Snapshot
 	quarantine      map[string]map[resourceID]quarantined
+	ordered         map[string]map[resourceID]quarantined // by another replica: it may be set here later
 	nextID          uint64
 	wakers          map[string]map[uint64]func()
 	watches         map[string]map[uint64]*watch
@@ -138,6 +139,7 @@ func (c *Cache) clear(key string) {
 func (c *Cache) set(key string, next *Snapshot) (wake []func()) {
 	before := c.current[key]
 	c.wanted[key] = next
+	c.obey(key, next)
 	next = c.withoutQuarantined(key, next).after(before)
 	c.current[key] = next
 	if len(c.quarantine[key]) == 0 {

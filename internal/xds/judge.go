@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"evenkeel.io/controlplane/internal/snapshot"
@@ -11,21 +13,13 @@ import (
 // refusals remembers who refused which version of a resource, to tell a bad resource from a bad node.
 type refusals struct {
 	mu sync.Mutex
-	of map[refused]*refusal
+	of map[Case]*refusal
 }
 
 // refusal is what is known of a version that was refused.
 type refusal struct {
 	by    map[string]bool // voices
 	taken bool            // somebody accepted it: it is never taken back
-}
-
-// refused is a version of a resource that somebody did not take.
-type refused struct {
-	fleet         string
-	grpc          bool // in the rendering for gRPC clients
-	kind          translate.Type
-	name, version string
 }
 
 const (
@@ -35,13 +29,20 @@ const (
 	witnesses = 2
 )
 
-// note records a refusal. It says by how many voices the version was refused, and whether it was found to
-// be taken by another.
-func (r *refusals) note(what refused, voice string) (count int, taken bool) {
+// note records a refusal.
+func (r *refusals) note(what Case, voice string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	is := r.remember(what)
+	if len(is.by) < maxRefusers {
+		is.by[voice] = true
+	}
+}
+
+// remember is what is known of a version, from now on. It is called with the lock.
+func (r *refusals) remember(what Case) *refusal {
 	if r.of == nil {
-		r.of = map[refused]*refusal{}
+		r.of = map[Case]*refusal{}
 	}
 	is := r.of[what]
 	if is == nil {
@@ -54,18 +55,30 @@ func (r *refusals) note(what refused, voice string) (count int, taken bool) {
 		is = &refusal{by: map[string]bool{}}
 		r.of[what] = is
 	}
-	if len(is.by) < maxRefusers {
-		is.by[voice] = true
-	}
-	return len(is.by), is.taken
+	return is
 }
 
-func (r *refusals) foundTaken(what refused) {
+func (r *refusals) foundTaken(what Case) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.remember(what).taken = true
+}
+
+// known is by whom a version was refused, sorted, and whether somebody took it.
+func (r *refusals) known(what Case) (by []string, taken bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if is := r.of[what]; is != nil {
-		is.taken = true
+		return slices.Sorted(maps.Keys(is.by)), is.taken
 	}
+	return nil, false
+}
+
+// cases are the versions of which anything is known.
+func (r *refusals) cases() []Case {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.of))
 }
 
 // voice is whose word a refusal of the stream's client is. A client names its nodes itself, as many as it
@@ -86,53 +99,59 @@ func (s *adsStream) voice(node string) string {
 // resource changes. Otherwise a node that is old, or hostile, or has no room for a port, would decide for
 // its whole fleet. Here the Envoys of a fleet and its gRPC clients are two, as they are served two versions.
 //
-// A replica asks its own clients, and what it decides is for them: another one whose clients took the version
-// has no reason to take it back. Only that a node is not alone it has to know of those elsewhere.
+// The nodes may be connected to several replicas. The one that leads judges, when it knows the votes of all
+// that have nodes of the fleet (votes.go); the others leave it to it while they hear it.
 //
 // All of a large fleet may refuse the same within a moment. The streams are gone through for the first few.
 func (r *Registry) judge(by facts, voice string, kind translate.Type, suspect session.Suspect) *snapshot.Resource {
 	if now := r.cacheOf(by).Current(by.fleet).Get(kind, suspect.Name); now == nil || now.Version != suspect.Version {
 		return nil // a removal, or it is not served any more
 	}
-	what := refused{by.fleet, by.grpc(), kind, suspect.Name, suspect.Version}
-	count, taken := r.refusals.note(what, voice)
-	if taken || count < witnesses && !r.alone(by) {
+	what := Case{by.fleet, by.grpc(), kind, suspect.Name, suspect.Version}
+	r.refusals.note(what, voice)
+	if !r.opts.Judges() {
 		return nil
 	}
-	var good *snapshot.Resource
-	for _, s := range r.list() {
-		f, version, held := s.held(kind, suspect.Name)
-		switch {
-		case f.fleet != by.fleet, f.grpc() != by.grpc():
-		case version == suspect.Version:
-			r.refusals.foundTaken(what)
-			return nil
-		case held != nil:
-			good = held
-		}
-	}
-	if good == nil || !r.cacheOf(by).Quarantine(by.fleet, kind, suspect.Name, suspect.Version, good) {
-		return nil
-	}
-	r.opts.Log.Warn("a resource is taken back for the whole fleet: no node accepted it", "fleet", by.fleet, "type", typeLabel(kind),
-		"resource", suspect.Name, "source", suspect.Source, "version", suspect.Version, "instead", good.Version)
-	return good
+	return r.rule(what)
 }
 
-// alone says whether no other node is connected that is served the same as this one, here or to another replica.
-func (r *Registry) alone(by facts) bool {
-	r.mu.Lock()
-	same, here := 0, 0
-	for node := range r.nodes {
-		if node.fleet == by.fleet {
-			here++
-			if node.grpc == by.grpc() {
-				same++
-			}
+// rule has a version taken back if that is what the votes say, and returns what is served in its place.
+func (r *Registry) rule(what Case) *snapshot.Resource {
+	votes, complete := r.votesElsewhere(what)
+	own := r.vote(what)
+	if !complete || !convicts(append(votes, own), r.elsewhereUnknown(what.Fleet, len(votes))) {
+		return nil
+	}
+	good := r.witnessed(&own) // only now are the streams gone through
+	if own.Taken {
+		return nil
+	}
+	for _, v := range votes {
+		if good == nil {
+			good = v.Good
 		}
 	}
-	r.mu.Unlock()
-	return same <= 1 && r.opts.Elsewhere(by.fleet, here) == 0
+	if good == nil || !r.takeBack(what, good, "no node accepted it") {
+		return nil
+	}
+	return good.Resource
+}
+
+// convicts says whether votes are those of whom a version is to be taken back: nobody took it, and it was
+// refused by two voices, or by the only node that there is. unknown are nodes of which there is no vote.
+func convicts(votes []Vote, unknown int) bool {
+	voices, nodes, parked := map[string]bool{}, unknown, false
+	for _, v := range votes {
+		if v.Taken {
+			return false
+		}
+		for _, voice := range v.RefusedBy {
+			voices[voice] = true
+		}
+		nodes += v.Nodes
+		parked = parked || v.Parked
+	}
+	return parked || len(voices) >= witnesses || len(voices) > 0 && nodes <= 1
 }
 
 // held is what the stream's client acknowledged of a resource.

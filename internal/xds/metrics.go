@@ -18,6 +18,7 @@ type metrics struct {
 	refused   *prometheus.CounterVec
 	panics    prometheus.Counter
 
+	untold      prometheus.Counter
 	convergence *prometheus.HistogramVec
 }
 
@@ -51,6 +52,10 @@ func newMetrics(r prometheus.Registerer) metrics {
 		panics: f.NewCounter(prometheus.CounterOpts{
 			Name: "evenkeel_xds_panics_total",
 			Help: "Panics that ended a stream.",
+		}),
+		untold: f.NewCounter(prometheus.CounterOpts{
+			Name: "evenkeel_xds_cases_untold_total",
+			Help: "Refused versions that one replica did not tell another of in time, because too many were open.",
 		}),
 		convergence: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "evenkeel_xds_convergence_seconds",

@@ -30,6 +30,22 @@ type nackRing struct {
 	nacks []Nack // oldest first
 }
 
+// insteadOf says what is served where a version was taken back for all.
+func insteadOf(good string) string {
+	return fmt.Sprintf("the whole fleet is served version %.12s of it again, which was accepted; none of its nodes took this one", good)
+}
+
+// takenBack says so of the refusals of a version.
+func (r *nackRing) takenBack(what Case, good string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, n := range r.nacks {
+		if n.Fleet == what.Fleet && n.Type == what.Type && n.Resource == what.Name && n.refused == what.Version {
+			r.nacks[i].Instead = insteadOf(good)
+		}
+	}
+}
+
 // add records a refusal and returns it with its Count: a node that refuses the same version again
 // does not push others out.
 func (r *nackRing) add(n Nack) Nack {

@@ -58,8 +58,10 @@ func (f facts) assumedWorkers() int {
 }
 
 // cacheOf is the Cache that a node is served.
-func (r *Registry) cacheOf(f facts) *snapshot.Cache {
-	if f.grpc() {
+func (r *Registry) cacheOf(f facts) *snapshot.Cache { return r.cacheFor(f.grpc()) }
+
+func (r *Registry) cacheFor(grpc bool) *snapshot.Cache {
+	if grpc {
 		return r.forGRPC
 	}
 	return r.cache

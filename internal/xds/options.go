@@ -46,6 +46,12 @@ type Options struct {
 	// one; nil knows of none. Called as HasFleet is.
 	Elsewhere func(fleet string, here int) int
 
+	// Judges says whether this replica finds out whose fault a refusal is; nil: it does. Where it does not, the
+	// leader does (Registry.Votes, Rule). Voters names the replicas that have nodes of a fleet and vote
+	// (Registry.HearVotes); nil: this is the only replica. Called as HasFleet is.
+	Judges func() bool
+	Voters func(fleet string) []string
+
 	// Register adds services of others to the port; nil adds none.
 	Register func(grpc.ServiceRegistrar)
 
@@ -126,6 +132,9 @@ func (o Options) withDefaults(cache *snapshot.Cache) Options {
 	}
 	if o.Elsewhere == nil {
 		o.Elsewhere = func(string, int) int { return 0 }
+	}
+	if o.Judges == nil {
+		o.Judges = func() bool { return true }
 	}
 	if o.LoadReports == nil {
 		o.LoadReports = silence{}

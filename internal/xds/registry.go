@@ -31,6 +31,7 @@ type Registry struct {
 	changes     chan struct{}
 	nacks       nackRing
 	refusals    refusals
+	votes       votes
 	convergence *convergence
 
 	mu      sync.Mutex

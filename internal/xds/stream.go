@@ -228,7 +228,7 @@ func (s *adsStream) nacked(answer *session.Answer) {
 		Instead: instead(typeLabel(answer.Type), answer.Refusal),
 	}
 	if suspect := answer.Refusal.Suspect; suspect != nil {
-		n.Resource, n.Source = suspect.Name, suspect.Source
+		n.Resource, n.Source, n.refused = suspect.Name, suspect.Source, suspect.Version
 		if source, ok := reg.opts.Lookup(n.Fleet, n.Type, n.Resource); ok {
 			n.Source = source
 		}
@@ -236,7 +236,7 @@ func (s *adsStream) nacked(answer *session.Answer) {
 			n.Source = cmp.Or(s.policiesBehind(n.Message, suspect), n.Source)
 		}
 		if good := reg.judge(f, s.voice(f.id), answer.Type, *suspect); good != nil {
-			n.Instead = fmt.Sprintf("the whole fleet is served version %.12s of it again, which was accepted; none of its nodes took this one", good.Version)
+			n.Instead = insteadOf(good.Version)
 		}
 	}
 	n = reg.nacks.add(n)

@@ -68,4 +68,6 @@ type Nack struct {
 	Instead string
 	// Count is how often in a row this version was refused.
 	Count int
+
+	refused string // version of the Resource
 }
