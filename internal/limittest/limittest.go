@@ -57,7 +57,7 @@ func StartRedis(dir string, port uint16) (*RedisServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := awaitListening(context.Background(), r.Process, r.Address); err != nil {
+	if err := AwaitListening(context.Background(), r.Process, r.Address); err != nil {
 		r.Kill()
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func StartReference(o ReferenceOptions) (*ReferenceService, error) {
 
 // WaitListening waits for the service to have its first configuration.
 func (s *ReferenceService) WaitListening(ctx context.Context) error {
-	return awaitListening(ctx, s.Process, s.Address)
+	return AwaitListening(ctx, s.Process, s.Address)
 }
 
 // Configuration is what the service says it is configured with: a line for each limit, in no order. It has
@@ -151,8 +151,8 @@ func (s *ReferenceService) Log() string {
 	return string(text)
 }
 
-// awaitListening waits for a process to take connections.
-func awaitListening(ctx context.Context, p *demo.Process, address string) error {
+// AwaitListening waits for a process to take connections.
+func AwaitListening(ctx context.Context, p *demo.Process, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
