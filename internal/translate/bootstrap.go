@@ -15,6 +15,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -220,7 +221,7 @@ func (o BootstrapOptions) node() *corev3.Node {
 }
 
 // controlPlane is a cluster of the control plane: HTTP/2, and behind the files for TLS if there are any.
-func (o BootstrapOptions) controlPlane(name string) *clusterv3.Cluster {
+func (o BootstrapOptions) controlPlane(name string, others ...*tlsv3.SubjectAltNameMatcher) *clusterv3.Cluster {
 	protocol := anyOf(&upstreamhttpv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
 			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
@@ -234,7 +235,7 @@ func (o BootstrapOptions) controlPlane(name string) *clusterv3.Cluster {
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": protocol},
 	}
 	if o.TLSDir != "" {
-		c.TransportSocket = o.transportSocket()
+		c.TransportSocket = o.transportSocket(others...)
 	}
 	return c
 }
@@ -257,7 +258,7 @@ func (o BootstrapOptions) xdsCluster() *clusterv3.Cluster {
 // cluster of the bootstrap is for the files of TLS, which the control plane does not know. Envoy starts without
 // knowing where it is, and without it being there at all.
 func (o BootstrapOptions) rlsCluster() *clusterv3.Cluster {
-	c := o.controlPlane(RLSCluster)
+	c := o.controlPlane(RLSCluster, referenceService)
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
 	c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: overADS(edsFetchTimeout)}
 	c.WaitForWarmOnInit = wrapperspb.Bool(false)

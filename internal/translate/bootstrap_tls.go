@@ -9,6 +9,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -56,14 +57,21 @@ func SDS(o BootstrapOptions) (map[string][]byte, error) {
 	return files, nil
 }
 
-// transportSocket is mutual TLS with the control plane.
-func (o BootstrapOptions) transportSocket() *corev3.TransportSocket {
+// referenceService is the name in the certificate of a reference rate limit service: a SPIFFE ID of whatever trust
+// domain the authority signs for, which is the control plane's.
+var referenceService = &tlsv3.SubjectAltNameMatcher{
+	SanType: tlsv3.SubjectAltNameMatcher_URI,
+	Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: "spiffe://[^/]+/rls"}}},
+}
+
+// transportSocket is mutual TLS with the control plane, or with whoever else has one of the names.
+func (o BootstrapOptions) transportSocket(others ...*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
 	san := &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_IP_ADDRESS, Matcher: exactly(o.XDSHost)}
 	sni := ""
 	if _, notIP := netip.ParseAddr(o.XDSHost); notIP != nil {
 		san.SanType, sni = tlsv3.SubjectAltNameMatcher_DNS, o.XDSHost
 	}
-	server := &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{san}}
+	server := &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: append(others, san)}
 	common := &tlsv3.CommonTlsContext{
 		TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3},
 		AlpnProtocols: []string{"h2"},
