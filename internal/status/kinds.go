@@ -57,6 +57,8 @@ func (k *Kinds) Stanzas(in Input, objects []Object) map[source.Ref]*Judged {
 			m.object, ok = in.Store.HTTPRoutes[name]
 		case source.KindBalancePolicy:
 			m.object, ok = in.Store.BalancePolicies[name]
+		case source.KindLimitPolicy:
+			m.object, ok = in.Store.LimitPolicies[name]
 		}
 		if !ok {
 			continue
@@ -88,7 +90,9 @@ func stanzaOf(o Object, m made, c *catalog.Catalog) Stanza {
 	case *gatewayv1.HTTPRoute:
 		return routeStanza(o, object, c)
 	case *v1alpha1.BalancePolicy:
-		return policyStanza(o, object)
+		return policyStanza(o, object.ObjectMeta, whole(object.Spec.TargetRefs))
+	case *v1alpha1.LimitPolicy:
+		return policyStanza(o, object.ObjectMeta, object.Spec.TargetRefs)
 	}
 	return Stanza{}
 }
@@ -196,19 +200,28 @@ func routeStanza(o Object, route *gatewayv1.HTTPRoute, c *catalog.Catalog) (s St
 }
 
 // policyStanza has an entry for every target. A policy is of our kind: nobody else answers for it.
-func policyStanza(o Object, policy *v1alpha1.BalancePolicy) (s Stanza) {
-	for _, ref := range policy.Spec.TargetRefs {
+func policyStanza(o Object, policy metav1.ObjectMeta, targets []gatewayv1.LocalPolicyTargetReferenceWithSectionName) (s Stanza) {
+	for _, ref := range targets[:min(len(targets), maxAncestors)] {
 		target := source.Ref{Kind: string(ref.Kind), Namespace: policy.Namespace, Name: string(ref.Name)}
-		if len(s.Ancestors) == maxAncestors {
-			break
+		section := ""
+		if ref.SectionName != nil {
+			section = string(*ref.SectionName)
 		}
 		s.Ancestors = append(s.Ancestors, gatewayv1.PolicyAncestorStatus{
 			AncestorRef: gatewayv1.ParentReference{
-				Group: new(ref.Group), Kind: new(ref.Kind), Namespace: new(gatewayv1.Namespace(policy.Namespace)), Name: ref.Name,
+				Group: new(ref.Group), Kind: new(ref.Kind), Namespace: new(gatewayv1.Namespace(policy.Namespace)), Name: ref.Name, SectionName: ref.SectionName,
 			},
 			ControllerName: catalog.ControllerName,
-			Conditions:     o.conditions(policy.Generation, ancestor(target, "", 0), TypeAccepted, TypeResolvedRefs, TypeProgrammed, TypeDegraded),
+			Conditions:     o.conditions(policy.Generation, ancestor(target, section, 0), TypeAccepted, TypeResolvedRefs, TypeProgrammed, TypeDegraded),
 		})
 	}
 	return s
+}
+
+// whole are targets without a section.
+func whole(refs []gatewayv1.LocalPolicyTargetReference) (targets []gatewayv1.LocalPolicyTargetReferenceWithSectionName) {
+	for _, ref := range refs {
+		targets = append(targets, gatewayv1.LocalPolicyTargetReferenceWithSectionName{LocalPolicyTargetReference: ref})
+	}
+	return targets
 }

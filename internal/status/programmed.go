@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,6 +19,7 @@ var carriers = map[string][]translate.Type{
 	source.KindHTTPRoute:     {translate.RDS},
 	source.KindService:       {translate.CDS, translate.EDS},
 	source.KindBalancePolicy: {translate.CDS, translate.EDS},
+	source.KindLimitPolicy:   {translate.RDS, translate.ECDS},
 }
 
 // index finds the proxies that an object concerns.
@@ -26,11 +28,16 @@ type index struct {
 	// fleets that a Gateway or a Service is part of, the EDS-only clients of its namespace
 	// ("eds:<namespace>") among a Service's.
 	fleets map[source.Ref][]string
+	// limited are the fleets in which a LimitPolicy has a limit on a route behind one of its targets.
+	limited map[holding][]string
 	// carried are the objects that a resource is made from besides the one that it names as its Source.
 	carried map[resource]map[source.Ref]bool
 	// rolledBack are the pinned fleets.
 	rolledBack map[string]RolledBack
 }
+
+// holding is a policy and what it is attached to.
+type holding struct{ policy, target source.Ref }
 
 // resource is a resource of a type, by its name, or all of a type that have the same Source.
 type resource struct {
@@ -40,7 +47,7 @@ type resource struct {
 
 func newIndex(in Input) index {
 	x := index{
-		proxies: map[string][]xds.Proxy{}, fleets: map[source.Ref][]string{}, carried: map[resource]map[source.Ref]bool{}, rolledBack: in.RolledBack,
+		proxies: map[string][]xds.Proxy{}, fleets: map[source.Ref][]string{}, limited: map[holding][]string{}, carried: map[resource]map[source.Ref]bool{}, rolledBack: in.RolledBack,
 	}
 	for _, p := range in.Proxies {
 		x.proxies[p.Fleet] = append(x.proxies[p.Fleet], p)
@@ -68,11 +75,43 @@ func newIndex(in Input) index {
 	for _, fleets := range x.fleets {
 		slices.Sort(fleets)
 	}
+	x.findLimited(in.Catalog)
 	x.findCarried(in.Catalog)
 	return x
 }
 
-// findCarried finds the routes of each RouteConfiguration, and the policies that shaped a Service.
+func (x index) findLimited(c *catalog.Catalog) {
+	for _, name := range slices.Sorted(maps.Keys(c.Fleets)) {
+		f := c.Fleets[name]
+		if len(f.Rules) == 0 {
+			continue
+		}
+		for _, l := range f.Listeners {
+			for _, vh := range l.VirtualHosts {
+				for i := range vh.Routes {
+					r := &vh.Routes[i]
+					for _, limit := range r.Limits {
+						for _, target := range []source.Ref{f.Object, r.Object} {
+							h := holding{limitPolicy(limit), target}
+							if has := x.limited[h]; len(has) == 0 || has[len(has)-1] != name {
+								x.limited[h] = append(has, name)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// limitPolicy is the policy that a limit is of.
+func limitPolicy(l catalog.RouteLimit) source.Ref {
+	namespace, name, _ := strings.Cut(l.Rule.Policy(), "/")
+	return source.Ref{Kind: source.KindLimitPolicy, Namespace: namespace, Name: name}
+}
+
+// findCarried finds the routes and limits of each RouteConfiguration, the limits of each slot, and the policies
+// that shaped a Service.
 func (x index) findCarried(c *catalog.Catalog) {
 	carry := func(r resource, object source.Ref) {
 		if x.carried[r] == nil {
@@ -88,6 +127,10 @@ func (x index) findCarried(c *catalog.Catalog) {
 			for _, vh := range l.VirtualHosts {
 				for i := range vh.Routes {
 					carry(resource{kind: translate.RDS, name: l.Name}, vh.Routes[i].Object)
+					for _, limit := range vh.Routes[i].Limits {
+						carry(resource{kind: translate.RDS, name: l.Name}, limitPolicy(limit))
+						carry(resource{kind: translate.ECDS, name: translate.SlotOf(limit.Rule)}, limitPolicy(limit))
+					}
 				}
 			}
 		}
@@ -124,15 +167,20 @@ func (x index) programmed(v catalog.Verdict) (Condition, bool) {
 		return Condition{}, false
 	}
 	c := Condition{Type: TypeProgrammed, Status: "False", Reason: ReasonPending}
-	if !v.Accepted.OK {
-		c.Reason, c.Message = ReasonInvalid, "not programmed because it is not accepted"
-		return c, true
-	}
 	target := v.Object
 	if v.Parent != (source.Ref{}) {
 		target = v.Parent
 	}
-	for _, fleet := range x.fleets[target] {
+	fleets := x.fleets[target]
+	if v.Object.Kind == source.KindLimitPolicy {
+		fleets = x.limited[holding{v.Object, target}]
+	}
+	// Of a LimitPolicy that is in conflict with an older one in some limits the others hold.
+	if rest := v.Accepted.Reason == catalog.ReasonConflicted && v.Object.Kind == source.KindLimitPolicy && len(fleets) > 0; !v.Accepted.OK && !rest {
+		c.Reason, c.Message = ReasonInvalid, "not programmed because it is not accepted"
+		return c, true
+	}
+	for _, fleet := range fleets {
 		if pinned, ok := x.rolledBack[fleet]; ok && pinned.concerns(v.Object) {
 			c.Reason, c.Message = ReasonRolledBack, pinned.Text
 			return c, true
@@ -140,7 +188,7 @@ func (x index) programmed(v catalog.Verdict) (Condition, bool) {
 	}
 	var concerned, acked int
 	var waiting string // one of the proxies waited for, the first by fleet and order given
-	for _, fleet := range x.fleets[target] {
+	for _, fleet := range fleets {
 		for _, p := range x.proxies[fleet] {
 			concerned++
 			switch state, words := x.stateOf(p, v.Object, types); state {

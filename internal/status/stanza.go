@@ -13,7 +13,7 @@ import (
 )
 
 // Stanza is what the status of an object in a cluster says, as its kind has it there: a GatewayClass has
-// Conditions, a Gateway also Addresses and Listeners, an HTTPRoute Parents, a BalancePolicy Ancestors.
+// Conditions, a Gateway also Addresses and Listeners, an HTTPRoute Parents, a policy Ancestors.
 type Stanza struct {
 	Conditions []metav1.Condition               `json:"conditions,omitempty"`
 	Addresses  []gatewayv1.GatewayStatusAddress `json:"addresses,omitempty"`

@@ -40,6 +40,17 @@ const (
 	tooManyRequests = 429
 )
 
+// SlotOf is the slot, an ECDS resource, in which a rule is kept or asked about.
+func SlotOf(r *rlsconfig.Rule) string {
+	switch {
+	case r.Scope() == v1alpha1.ScopeProxy:
+		return bucketFilter(bucketSlot(r))
+	case r.OnError == v1alpha1.OnErrorDeny:
+		return DenyFilter
+	}
+	return AllowFilter
+}
+
 func bucketFilter(slot int) string { return BucketFilter + strconv.Itoa(slot) }
 
 // bucketSlot is where the limits of scope Proxy of a rule's policy are, 1 to BucketSlots.

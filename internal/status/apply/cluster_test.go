@@ -1,7 +1,10 @@
 package apply
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -12,6 +15,7 @@ import (
 
 	"evenkeel.io/controlplane/internal/kubetest"
 	"evenkeel.io/controlplane/internal/source"
+	"evenkeel.io/controlplane/internal/translate"
 )
 
 // shop is a Gateway with a listener that works and one that does not, a Service of two endpoints of which
@@ -70,6 +74,7 @@ const (
 func (p *plane) connectEdge(node string) *proxy {
 	return p.connect(node, "edge", map[string][]string{
 		resource.EndpointType: {p.ns + "/cart:80"}, resource.RouteType: {p.ns + "/edge/8080"},
+		resource.ExtensionConfigType: {translate.AllowFilter, translate.DenyFilter},
 	})
 }
 
@@ -93,6 +98,16 @@ func unequal(r *discoveryv3.DeltaDiscoveryResponse) string {
 	return ""
 }
 
+// limitless refuses routes with limits.
+func limitless(r *discoveryv3.DeltaDiscoveryResponse) string {
+	for _, one := range r.GetResources() {
+		if bytes.Contains(one.GetResource().GetValue(), []byte("rule")) && r.GetTypeUrl() == resource.RouteType {
+			return "no limits here"
+		}
+	}
+	return ""
+}
+
 // role lets a user do what a Writer has to, with the statuses that are named.
 func role(user, statuses string) string {
 	return fmt.Sprintf(`
@@ -101,7 +116,7 @@ kind: ClusterRole
 metadata: {name: %[1]s}
 rules:
 - {apiGroups: [gateway.networking.k8s.io], resources: [gatewayclasses, gateways, httproutes], verbs: [get, list]}
-- {apiGroups: [evenkeel.io], resources: [balancepolicies], verbs: [get, list]}
+- {apiGroups: [evenkeel.io], resources: [balancepolicies, limitpolicies], verbs: [get, list]}
 - {apiGroups: [gateway.networking.k8s.io, evenkeel.io], resources: [%[2]s], verbs: [patch]}
 - {apiGroups: [events.k8s.io], resources: [events], verbs: [create]}
 ---
@@ -118,7 +133,7 @@ func TestTheStatusIsWhatBecameOfTheObjects(t *testing.T) {
 	config := server.Config()
 	config.Impersonate.UserName = "writer"
 	p := start(t, server, server.Namespace(t), config)
-	p.apply(role("writer", "gatewayclasses/status, gateways/status, httproutes/status, balancepolicies/status"))
+	p.apply(role("writer", "gatewayclasses/status, gateways/status, httproutes/status, balancepolicies/status, limitpolicies/status"))
 	p.apply(shop)
 	p.says(source.KindGatewayClass, "evenkeel", "Accepted=True(Accepted)", "")
 	p.says(source.KindHTTPRoute, "cart", "Accepted=True(Accepted) Programmed=False(Pending) ResolvedRefs=True(ResolvedRefs)", "")
@@ -170,6 +185,59 @@ func TestTheStatusIsWhatBecameOfTheObjects(t *testing.T) {
 	p.says(source.KindBalancePolicy, "cart", good, "")
 	p.event(source.KindBalancePolicy, "cart", "Normal", "Recovered", "Rejected")
 	p.says(source.KindHTTPRoute, "cart", good, "")
+}
+
+func TestTheStatusOfALimitPolicy(t *testing.T) {
+	server := kubetest.Shared(t)
+	config := server.Config()
+	config.Impersonate.UserName = "writer-of-limits"
+	p := start(t, server, server.Namespace(t), config)
+	p.apply(role("writer-of-limits", "gatewayclasses/status, gateways/status, httproutes/status, limitpolicies/status"))
+	p.apply(shop)
+	const (
+		waiting = "Accepted=True(Accepted) Programmed=False(Pending) ResolvedRefs=True(ResolvedRefs)"
+		limit   = "apiVersion: evenkeel.io/v1alpha1\nkind: LimitPolicy\nmetadata: {name: %s}\nspec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: cart}], limits: [%s]}\n"
+		all     = "{name: all, rate: {requests: 5, per: 1s}}"
+	)
+	p.apply(fmt.Sprintf(limit, "cart", all))
+	p.says(source.KindLimitPolicy, "cart", waiting, "")
+	envoy := p.connectEdge("envoy-1")
+	p.says(source.KindLimitPolicy, "cart", good, "")
+
+	// The API server cannot know what Envoy's attributes are.
+	p.apply(fmt.Sprintf(limit, "cart", "{name: all, when: {cel: request.hst == 'a'}, rate: {requests: 5, per: 1s}}"))
+	var c metav1.Condition
+	p.eventually("the newest version is refused, the one before in force", func() error {
+		all := conditions(p.said(source.KindLimitPolicy, "cart"))
+		if got := brief(all); got != "Accepted=False(Invalid) Degraded=True(LastKnownGood) Programmed=True(Programmed) ResolvedRefs=True(ResolvedRefs)" {
+			return errors.New(got)
+		}
+		if c = all[0]; c.ObservedGeneration != p.get(source.KindLimitPolicy, "cart").GetGeneration() {
+			return fmt.Errorf("%+v", c)
+		}
+		return nil
+	})
+	if !strings.HasPrefix(c.Message, "spec.limits[0].when.cel: ") || !strings.Contains(c.Message, "request.headers") {
+		t.Errorf("%q", c.Message)
+	}
+	p.event(source.KindLimitPolicy, "cart", "Warning", "Refused", "spec.limits[0].when.cel")
+	p.apply(fmt.Sprintf(limit, "cart", all))
+	p.says(source.KindLimitPolicy, "cart", good, "")
+
+	// The younger keeps what the older has not.
+	p.apply(fmt.Sprintf(limit, "later", all+", {name: streams, concurrency: 3}"))
+	c = p.says(source.KindLimitPolicy, "later", "Accepted=False(Conflicted) Programmed=True(Programmed) ResolvedRefs=True(ResolvedRefs)", "Accepted")
+	if want := "all (LimitPolicy " + p.ns + "/cart at HTTPRoute " + p.ns + "/cart); the others hold"; !strings.HasSuffix(c.Message, want) {
+		t.Errorf("%q, want %q", c.Message, want)
+	}
+	p.remove(source.KindLimitPolicy, "later")
+
+	envoy.refuses(limitless)
+	p.apply(fmt.Sprintf(limit, "cart", all+", {name: more, key: [method], rate: {requests: 1, per: 1s}}"))
+	c = p.says(source.KindLimitPolicy, "cart", "Accepted=True(Accepted) Programmed=False(Rejected) ResolvedRefs=True(ResolvedRefs)", "Programmed")
+	if want := "envoy-1 refused rds " + p.ns + "/edge/8080, which carries it: no limits here"; c.Message != want {
+		t.Errorf("%q, want %q", c.Message, want)
+	}
 }
 
 // TestEntriesOfOthers: what another controller says of a route stays as it is, and what it writes does not

@@ -39,6 +39,7 @@ var versions = map[string]string{
 	source.KindHTTPRoute:      gatewayv1.GroupVersion.String(),
 	source.KindReferenceGrant: gatewayv1.GroupVersion.String(),
 	source.KindBalancePolicy:  v1alpha1.GroupVersion.String(),
+	source.KindLimitPolicy:    v1alpha1.GroupVersion.String(),
 	source.KindService:        corev1.SchemeGroupVersion.String(),
 	source.KindPod:            corev1.SchemeGroupVersion.String(),
 	source.KindNamespace:      corev1.SchemeGroupVersion.String(),

@@ -371,7 +371,7 @@ func (p *plane) connect(node, gateway string, names map[string][]string) *proxy 
 		p.t.Fatal(err)
 	}
 	identity := &corev3.Node{Id: node, Cluster: p.ns + "/" + gateway}
-	for _, url := range []string{resource.ClusterType, resource.ListenerType, resource.EndpointType, resource.RouteType} {
+	for _, url := range []string{resource.ClusterType, resource.ListenerType, resource.EndpointType, resource.RouteType, resource.ExtensionConfigType} {
 		if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{Node: identity, TypeUrl: url, ResourceNamesSubscribe: names[url]}); err != nil {
 			p.t.Fatal(err)
 		}

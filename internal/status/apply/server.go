@@ -41,6 +41,7 @@ var resources = map[string]schema.GroupVersionResource{
 	source.KindGateway:       gatewayResource("gateways"),
 	source.KindHTTPRoute:     gatewayResource("httproutes"),
 	source.KindBalancePolicy: v1alpha1.GroupVersion.WithResource("balancepolicies"),
+	source.KindLimitPolicy:   v1alpha1.GroupVersion.WithResource("limitpolicies"),
 }
 
 func gatewayResource(name string) schema.GroupVersionResource {
@@ -49,7 +50,7 @@ func gatewayResource(name string) schema.GroupVersionResource {
 
 // shared are the kinds in whose status several controllers have an entry each, in one list that an API
 // server takes as a whole, with the name of that list.
-var shared = map[string]string{source.KindHTTPRoute: "parents", source.KindBalancePolicy: "ancestors"}
+var shared = map[string]string{source.KindHTTPRoute: "parents", source.KindBalancePolicy: "ancestors", source.KindLimitPolicy: "ancestors"}
 
 // outcome is how the writing of a status ended.
 type outcome string
