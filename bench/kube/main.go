@@ -8,12 +8,14 @@
 //
 // It starts an etcd and a kube-apiserver of its own (hack/tools.sh kube installs them), fills them, builds
 // the program and runs it as a process. Times are taken from the moment at which a watch of the bench's own
-// tells of a change: what the API server needs before is not ours.
+// tells of a change: what the API server needs before is not ours. Where it does not make as many changes a
+// second as are asked for, a stand-in plays its recorded watch to another program of ours, at that speed.
 //
 //	objects and changes    cluster.go
+//	a recorded watch       tape.go
 //	the program            plane.go
 //	xDS streams            streams.go
-//	what is measured       scenarios.go
+//	what is measured       scenarios.go, memory.go
 package main
 
 import (
@@ -130,40 +132,41 @@ func bench(ctx context.Context, args []string) error {
 		return err
 	}
 	defer p.stop()
-	for i, streams := range s.streams {
-		if err := measureStreams(ctx, c, p, streams, slices.Contains(scenarios, "one"), i == 0 && slices.Contains(scenarios, "churn")); err != nil {
-			return err
+	if slices.Contains(scenarios, "one") {
+		for _, streams := range s.streams {
+			if err := beside(ctx, c, p, streams, func(s *swarm) error { return measureOne(ctx, c, p, s) }); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
-}
-
-// measureStreams opens streams and measures what reaches them.
-func measureStreams(ctx context.Context, c *cluster, p *plane, streams int, one, churn bool) error {
-	if !one && !churn {
+	if !slices.Contains(scenarios, "churn") {
 		return nil
 	}
+	var recorded *tape
+	absent := slices.Clone(c.absent)
+	if err := beside(ctx, c, p, s.streams[0], func(s *swarm) error {
+		recorded, err = measureChurn(ctx, c, p, s)
+		return err
+	}); err != nil {
+		return err
+	}
+	p.stop()
+	return measureReplay(ctx, c, program, dir, recorded, absent)
+}
+
+// beside opens streams, which are told of every change that a watch tells of, and measures what reaches them.
+func beside(ctx context.Context, c *cluster, p *plane, streams int, measure func(*swarm) error) error {
 	swarm, err := openStreams(ctx, p.xds, streams, c)
 	if err != nil {
 		return err
 	}
 	defer swarm.close()
-	if err := c.follow(ctx, swarm); err != nil {
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	if err := c.follow(watching, swarm); err != nil {
 		return err
 	}
-	if one {
-		target := 5 * time.Millisecond
-		if streams > 10 {
-			target = 20 * time.Millisecond
-		}
-		if err := measureOne(ctx, c, p, swarm, target); err != nil {
-			return err
-		}
-	}
-	if churn {
-		return measureChurn(ctx, c, p, swarm)
-	}
-	return nil
+	return measure(swarm)
 }
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

@@ -90,6 +90,7 @@ func measureStarts(ctx context.Context, c *cluster, program, dir string) error {
 		fmt.Printf("| process start to ready, median of %d | %.2f s | 2 s |\n", c.starts, quantile(ready, 0.5).Seconds())
 		fmt.Printf("| ... slowest | %.2f s | |\n", slices.Max(ready).Seconds())
 		fmt.Printf("| RSS after %v idle | %.0f MB | 80 MB |\n", c.idle, memory.now)
+		fmt.Printf("| ... of it allocated, and pages of the program | %.0f MB, %.0f MB | |\n", memory.anonymous, memory.file)
 		fmt.Printf("| RSS at its peak, during the start | %.0f MB | |\n", memory.peak)
 		fmt.Printf("| CPU while idle | %.1f %% of one | |\n", 100*(after-before).Seconds()/c.idle.Seconds())
 	}
@@ -100,9 +101,13 @@ func measureStarts(ctx context.Context, c *cluster, program, dir string) error {
 const apart = 1500 * time.Millisecond
 
 // measureOne changes one endpoint at a time, when every status is written.
-func measureOne(ctx context.Context, c *cluster, p *plane, s *swarm, target time.Duration) error {
+func measureOne(ctx context.Context, c *cluster, p *plane, s *swarm) error {
 	if _, _, err := p.settle(ctx); err != nil {
 		return err
+	}
+	target := 5 * time.Millisecond
+	if len(s.has) > 10 {
+		target = 20 * time.Millisecond
 	}
 	var took []time.Duration
 	before, err := p.cpu()
@@ -149,28 +154,85 @@ func measureOne(ctx context.Context, c *cluster, p *plane, s *swarm, target time
 	return nil
 }
 
-// measureChurn takes endpoints of all Services out and puts them back, as many a second as it is told.
-func measureChurn(ctx context.Context, c *cluster, p *plane, s *swarm) error {
+// measureChurn takes endpoints of all Services out and puts them back, as many a second as it is told, and
+// returns what the API server said of it.
+func measureChurn(ctx context.Context, c *cluster, p *plane, s *swarm) (*tape, error) {
+	stop, err := record(ctx, c.server.Config())
+	if err != nil {
+		return nil, err
+	}
+	made := 0
+	change := func(ctx context.Context, until func() bool) error {
+		group, changing := errgroup.WithContext(ctx)
+		group.SetLimit(64)
+		tick := time.NewTicker(time.Second / time.Duration(c.perSecond))
+		defer tick.Stop()
+		for ; !until(); made++ {
+			select {
+			case <-tick.C:
+			case <-changing.Done():
+				return errors.Join(ctx.Err(), group.Wait())
+			}
+			service, round := made%c.services, made/c.services
+			group.Go(func() error { return c.toggle(changing, service, round/2%c.endpoints) })
+		}
+		return group.Wait()
+	}
 	progress("changing %d endpoints a second for %v", c.perSecond, c.churn)
+	err = measureBurst(ctx, c, p, s, "come and go for", func(ctx context.Context) (int, error) {
+		began := time.Now()
+		err := change(ctx, func() bool { return time.Since(began) >= c.churn })
+		return made, err
+	})
+	if wanted := int(float64(c.perSecond) * c.churn.Seconds()); err == nil && made < wanted {
+		progress("recording %d more changes", wanted-made)
+		err = change(ctx, func() bool { return made >= wanted })
+	}
+	t, stopped := stop()
+	return t, errors.Join(err, stopped)
+}
+
+// measureReplay plays the watch of a churn to another program, as fast as the churn was to be. absent is which
+// endpoints were not there when it began.
+func measureReplay(ctx context.Context, c *cluster, program, dir string, t *tape, absent []int) error {
+	api, err := startStandIn(c.server.Config(), t)
+	if err != nil {
+		return err
+	}
+	defer api.close()
+	kubeconfig, err := api.kubeconfig(dir)
+	if err != nil {
+		return err
+	}
+	p, err := startPlane(ctx, program, dir, kubeconfig)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	s, err := openStreams(ctx, p.xds, c.streams[0], &cluster{shape: c.shape, absent: absent})
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if _, _, err := p.settle(ctx); err != nil {
+		return err
+	}
+	progress("playing up to %d changes, %d a second", len(t.changes), c.perSecond)
+	return measureBurst(ctx, c, p, s, "come and go in a recorded watch for", func(ctx context.Context) (int, error) {
+		return api.send(ctx, s, c.perSecond, c.churn)
+	})
+}
+
+// measureBurst makes many changes and measures how they reach the streams. change returns how many it made.
+func measureBurst(ctx context.Context, c *cluster, p *plane, s *swarm, words string, change func(context.Context) (int, error)) error {
 	before, err := p.cpu()
 	if err != nil {
 		return err
 	}
 	responses, resources, _ := s.counts()
-	group, changing := errgroup.WithContext(ctx)
-	group.SetLimit(64)
 	began := time.Now()
-	made := 0
-	for tick := time.NewTicker(time.Second / time.Duration(c.perSecond)); time.Since(began) < c.churn; made++ {
-		select {
-		case <-tick.C:
-		case <-changing.Done():
-			return errors.Join(ctx.Err(), group.Wait())
-		}
-		service, round := made%c.services, made/c.services
-		group.Go(func() error { return c.toggle(changing, service, round/2%c.endpoints) })
-	}
-	if err := group.Wait(); err != nil {
+	made, err := change(ctx)
+	if err != nil {
 		return err
 	}
 	lasted := time.Since(began)
@@ -210,8 +272,8 @@ func measureChurn(ctx context.Context, c *cluster, p *plane, s *swarm) error {
 	if len(removals) == 0 || len(additions) == 0 {
 		return fmt.Errorf("of %d changes made none reached every stream, %d were undone before; all is there in the end: %v", made, unseen, whole)
 	}
-	fmt.Printf("\n## %d endpoints a second come and go for %v, %d streams\n\n| | measured | target |\n|---|---|---|\n", c.perSecond, c.churn, len(s.has))
-	fmt.Printf("| changes made, a second | %.0f | %d |\n", float64(made)/lasted.Seconds(), c.perSecond)
+	fmt.Printf("\n## %d endpoints a second %s %v, %d streams\n\n| | measured | target |\n|---|---|---|\n", c.perSecond, words, c.churn, len(s.has))
+	fmt.Printf("| changes made, and a second | %d, %.0f | %d |\n", made, float64(made)/lasted.Seconds(), c.perSecond)
 	fmt.Printf("| removal to the last stream, median | %s | |\n| ... p99 | %s | 1 s |\n| ... slowest | %s | |\n",
 		milliseconds(quantile(removals, 0.5)), milliseconds(quantile(removals, 0.99)), milliseconds(slices.Max(removals)))
 	fmt.Printf("| addition to the last stream, p99 | %s | |\n", milliseconds(quantile(additions, 0.99)))
