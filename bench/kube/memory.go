@@ -26,6 +26,10 @@ func measureMemory(ctx context.Context, c *cluster, program, dir string) error {
 		return err
 	}
 	defer p.stop()
+	ready, err := p.rss()
+	if err != nil {
+		return err
+	}
 	if _, _, err := p.settle(ctx); err != nil {
 		return err
 	}
@@ -57,15 +61,16 @@ func measureMemory(ctx context.Context, c *cluster, program, dir string) error {
 	if err != nil {
 		return err
 	}
-	inUse, allocated := 0.0, 0.0
+	var all room
 	for name, r := range rooms {
-		r.allocated -= earlier[name].allocated
-		rooms[name] = r
-		inUse, allocated = inUse+r.bytes, allocated+r.allocated
+		r.allocated = max(0, r.allocated-earlier[name].allocated)
+		rooms[name], all = r, all.and(r)
 	}
+	inUse := all.bytes
 	mb := func(name string) float64 { return m["go_memstats_"+name] / 1e6 }
 	fmt.Printf("\n## The memory, taken apart\n\nA program that profiles its heap, %v after it has found every status written.\n\n| | MB |\n|---|---|\n", c.idle)
-	fmt.Printf("| pages of the program and its read-only data | %.1f |\n| allocated from the system | %.1f |\n", memory.file, memory.anonymous)
+	fmt.Printf("| pages of the program and its read-only data; %.1f when it was ready | %.1f |\n", ready.file, memory.file)
+	fmt.Printf("| allocated from the system; %.1f when it was ready | %.1f |\n", ready.anonymous, memory.anonymous)
 	fmt.Printf("| ... objects that are in use | %.1f |\n", inUse/1e6)
 	fmt.Printf("| ... garbage, until the next collection | %.1f |\n", mb("heap_alloc_bytes")-inUse/1e6)
 	fmt.Printf("| ... room between objects | %.1f |\n", mb("heap_inuse_bytes")-mb("heap_alloc_bytes"))
@@ -79,19 +84,23 @@ func measureMemory(ctx context.Context, c *cluster, program, dir string) error {
 		fmt.Printf("| %s | %.2f | %.1f | %.0f |\n", name, r.bytes/1e6, r.objects/1e3, r.allocated/1e3/c.idle.Seconds())
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(rooms), func(a, b string) int { return cmp.Compare(rooms[b].bytes, rooms[a].bytes) }) {
-		if r := rooms[name]; r.bytes >= inUse/100 || r.allocated >= allocated/50 {
+		if r := rooms[name]; r.bytes >= inUse/100 || r.allocated >= all.allocated/50 {
 			row(name, r)
 		} else {
-			others = room{others.bytes + r.bytes, others.objects + r.objects, others.allocated + r.allocated}
+			others = others.and(r)
 		}
 	}
 	row("others", others)
-	row("together", room{inUse, 0, allocated})
+	row("together", all)
 	return nil
 }
 
 // room is what a package has in memory, and what it has allocated since the start.
 type room struct{ bytes, objects, allocated float64 }
+
+func (r room) and(other room) room {
+	return room{r.bytes + other.bytes, r.objects + other.objects, r.allocated + other.allocated}
+}
 
 // heapByRoom are the objects that a collection leaves, by the innermost package of ours in the stack that
 // allocated them, or else the outermost library's.
@@ -105,8 +114,8 @@ func (p *plane) heapByRoom(ctx context.Context) (map[string]room, error) {
 	var now room // of one stack
 	ours, outermost := "", ""
 	take := func() {
-		r := rooms[cmp.Or(ours, outermost)]
-		rooms[cmp.Or(ours, outermost)] = room{r.bytes + now.bytes, r.objects + now.objects, r.allocated + now.allocated}
+		name := cmp.Or(ours, outermost)
+		rooms[name] = rooms[name].and(now)
 		now, ours, outermost = room{}, "", ""
 	}
 	lines := bufio.NewScanner(body)
