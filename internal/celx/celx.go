@@ -4,7 +4,8 @@
 // The attributes are those of a request that has not been sent on yet (Envoy's documentation, "Attributes").
 // Envoy leaves out of the language what could be made to take long or much: comprehensions, the putting
 // together of strings and lists, conversions to string, large regular expressions
-// (source/extensions/filters/common/expr/evaluator.cc).
+// (source/extensions/filters/common/expr/evaluator.cc). Some of that it finds out at a request: the expression then
+// has no value, and the limit holds for nobody, which is worse than a refusal.
 package celx
 
 import (
