@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"evenkeel.io/controlplane/api/v1alpha1"
@@ -64,6 +67,7 @@ func TestRealEnvoyAsksTheReferenceService(t *testing.T) {
 		}
 		p.setLimits(encode(t, translate.Resource{Type: translate.RLS, Name: fleet, Message: rlsconfig.Tree(fleet, rules, nil), Source: "Gateway " + fleet})...)
 		resources := append(translate.Fleet(f, translate.Options{}), translate.Cluster(service), translate.Assignment(service, nil), translate.RateLimitService([]string{s.Address}))
+		patient(t, resources)
 		if err := p.cache.SetSnapshot(t.Context(), fleet, snapshot.New(encode(t, resources...)...)); err != nil {
 			t.Fatal(err)
 		}
@@ -112,6 +116,24 @@ func TestRealEnvoyAsksTheReferenceService(t *testing.T) {
 	p.runs(s, "requests_per_unit=30,")
 	if got := admitted(20, "a"); got != 10 {
 		t.Errorf("after 5 -> 30, with 20 asked before: %d of 20 admitted, want 10", got)
+	}
+}
+
+// patient has Envoys wait for the service as long as it takes: here it is about what is counted.
+func patient(t *testing.T, resources []translate.Resource) {
+	t.Helper()
+	for _, r := range resources {
+		extension, ok := r.Message.(*corev3.TypedExtensionConfig)
+		if !ok {
+			continue
+		}
+		filter := &filterv3.RateLimit{}
+		if extension.GetTypedConfig().UnmarshalTo(filter) == nil {
+			filter.Timeout = durationpb.New(patience)
+			if err := extension.GetTypedConfig().MarshalFrom(filter); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 
