@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -9,6 +10,8 @@ import (
 
 	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // request describes a request of a tenant, as an Envoy would.
@@ -18,10 +21,16 @@ func request(tenant int) *rlsv3.RateLimitRequest {
 	}}
 }
 
+// errNoAnswer says that the service did not answer in time, by its own judgement. Those calls are counted apart.
+var errNoAnswer = errors.New("no answer")
+
 // ask asks once. A request that is not admitted, or of which not both limits were counted, is an error: then
 // another thing is measured than it seems.
 func ask(ctx context.Context, client rlsv3.RateLimitServiceClient, req *rlsv3.RateLimitRequest) error {
 	answer, err := client.ShouldRateLimit(ctx, req)
+	if status.Code(err) == codes.Unavailable {
+		return fmt.Errorf("%w: %w", errNoAnswer, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -54,27 +63,31 @@ func callers(n int, call func(caller int, random *rand.Rand) error) error {
 	return nil
 }
 
-// flatOut has all callers ask as fast as they are answered.
-func (a *arm) flatOut(ctx context.Context, s settings) (calls int, took time.Duration, err error) {
+// flatOut has all callers ask as fast as they are answered. calls are those with an answer.
+func (a *arm) flatOut(ctx context.Context, s settings) (calls, unanswered int, took time.Duration, err error) {
 	requests := make([]*rlsv3.RateLimitRequest, s.tenants)
 	for i := range requests {
 		requests[i] = request(i)
 	}
-	counts := make([]int, s.callers)
+	counts, misses := make([]int, s.callers), make([]int, s.callers)
 	began := time.Now()
 	err = callers(s.callers, func(i int, random *rand.Rand) error {
 		for time.Since(began) < s.period {
-			if err := ask(ctx, a.clients[i%len(a.clients)], requests[random.IntN(len(requests))]); err != nil {
+			switch err := ask(ctx, a.clients[i%len(a.clients)], requests[random.IntN(len(requests))]); {
+			case errors.Is(err, errNoAnswer):
+				misses[i]++
+			case err != nil:
 				return err
+			default:
+				counts[i]++
 			}
-			counts[i]++
 		}
 		return nil
 	})
-	for _, n := range counts {
-		calls += n
+	for i := range counts {
+		calls, unanswered = calls+counts[i], unanswered+misses[i]
 	}
-	return calls, time.Since(began), err
+	return calls, unanswered, time.Since(began), err
 }
 
 // paced has calls come as requests do, at random times that do not depend on answers: latencies count from
@@ -99,7 +112,7 @@ func (a *arm) paced(ctx context.Context, s settings, seed uint64) ([]time.Durati
 			mu.Lock()
 			defer mu.Unlock()
 			latencies = append(latencies, latency)
-			if err != nil {
+			if err != nil && !errors.Is(err, errNoAnswer) {
 				failed = err
 			}
 		})

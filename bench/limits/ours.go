@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -17,9 +16,6 @@ import (
 const oursRole = "serve-ours"
 
 func startOurs(ctx context.Context, dir string, redis *limittest.RedisServer) (*demo.Process, string, error) {
-	if redis != nil {
-		return nil, "", errors.New("our service has no counters in Redis yet")
-	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, "", err
@@ -29,20 +25,24 @@ func startOurs(ctx context.Context, dir string, redis *limittest.RedisServer) (*
 		return nil, "", err
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", port)
-	p, err := demo.StartProcess("ours", dir, nil, self, oursRole, address)
+	name, url := "ours", ""
+	if redis != nil {
+		name, url = "ours-redis", redis.URL()
+	}
+	p, err := demo.StartProcess(name, dir, nil, self, oursRole, address, url)
 	if err != nil {
 		return nil, "", err
 	}
 	return p, address, limittest.AwaitListening(ctx, p, address)
 }
 
-// serveOurs is the service's process, as long as its parent lives.
+// serveOurs is the service's process: where it listens, and the URL of its Redis or "".
 func serveOurs(args []string) error {
 	lis, err := net.Listen("tcp", args[0])
 	if err != nil {
 		return err
 	}
-	server, err := rls.New(rls.Options{})
+	server, err := rls.New(rls.Options{Redis: args[1]})
 	if err != nil {
 		return err
 	}
