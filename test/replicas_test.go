@@ -35,8 +35,10 @@ func (r *rig) oneMore() *rig {
 // startReplica starts the program as one of several, of a name.
 func (r *rig) startReplica(server *kubetest.APIServer, namespace, name string, args ...string) {
 	r.t.Helper()
-	r.start(append([]string{"--replica-name", name, "--replica-address", loopback(r.ports.xds),
-		"--kubeconfig", server.Kubeconfig(), "--lease-namespace", namespace}, args...)...)
+	if r.cluster == "" {
+		args = append(args, "--kubeconfig", server.Kubeconfig()) // for the Lease
+	}
+	r.start(append([]string{"--replica-name", name, "--replica-address", loopback(r.ports.xds), "--lease-namespace", namespace}, args...)...)
 	r.t.Cleanup(func() {
 		if r.t.Failed() {
 			body, _ := os.ReadFile(filepath.Join(r.logs, "controlplane.log"))
@@ -351,31 +353,70 @@ func TestTakeoverMovesNoWeight(t *testing.T) {
 	}
 	a.loadOn(120, direct...)
 	a.untilMeasured()
-	time.Sleep(20 * time.Second) // the estimates settle
-	last := a.weights()
-	b.eventually("the follower has the leader's weights", func() error {
-		if last = a.weights(); moved(last, b.weights()) > 0 {
+	b.takesOver(a)
+	b.untilMeasured()
+}
+
+// untilSettled waits until what the engine makes of the measurements has stayed near what it published for so many
+// decisions in a row: nothing is about to be pushed.
+func (r *rig) untilSettled() {
+	r.t.Helper()
+	const decisions, near = 5, 0.04 // of a deadband of 0.08
+	inARow, last := 0, time.Time{}
+	r.within(5*time.Minute, "the estimates have settled", func() error {
+		s := r.service()
+		if s.DecidedAt == nil || s.DecidedAt.Equal(last) {
+			return fmt.Errorf("near for %d decisions in a row", inARow)
+		}
+		last, inARow = *s.DecidedAt, inARow+1
+		sum, computed := 0.0, 0.0
+		for _, e := range s.Endpoints {
+			if e.Computed == nil || e.Weight == 0 {
+				inARow = 0
+				return fmt.Errorf("nothing is computed of %s", e.Address)
+			}
+			sum, computed = sum+float64(e.Weight), computed+*e.Computed
+		}
+		for _, e := range s.Endpoints {
+			if off := math.Abs(math.Log(*e.Computed / computed * sum / float64(e.Weight))); off > near {
+				inARow = 0
+				return fmt.Errorf("%s has %d and is to have %.0f", e.Address, e.Weight, *e.Computed/computed*sum)
+			}
+		}
+		if inARow < decisions {
+			return fmt.Errorf("near for %d decisions in a row", inARow)
+		}
+		return nil
+	})
+}
+
+// takesOver kills the leader when its estimates have settled, and holds that no weight moves by it.
+func (r *rig) takesOver(leader *rig) {
+	r.t.Helper()
+	leader.untilSettled()
+	var last map[int]uint32
+	r.eventually("the follower has the leader's weights", func() error {
+		if last = leader.weights(); moved(last, r.weights()) > 0 {
 			return errors.New("not yet")
 		}
 		return nil
 	})
-	a.plane.Kill()
-	b.within(time.Minute, "the follower takes over", func() error {
-		if now := b.weights(); moved(last, now) > 0 {
-			t.Errorf("while nobody led the weights went from %v to %v", last, now)
+	leader.plane.Kill()
+	r.within(time.Minute, "the follower takes over", func() error {
+		if now := r.weights(); moved(last, now) > 0 {
+			r.t.Errorf("while nobody led the weights went from %v to %v", last, now)
 			last = now
 		}
-		if leader, err := b.follows(); err != nil || leader != "" {
+		if leader, err := r.follows(); err != nil || leader != "" {
 			return fmt.Errorf("it follows %q, %v", leader, err)
 		}
 		return nil
 	})
 	for until := time.Now().Add(6 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
-		if now := b.weights(); moved(last, now) > 0.04 {
-			t.Fatalf("the change of leader moved the weights from %v to %v", last, now)
+		if now := r.weights(); moved(last, now) > 0.04 {
+			r.t.Fatalf("the change of leader moved the weights from %v to %v", last, now)
 		}
 	}
-	b.untilMeasured()
 }
 
 // moved is the largest |d ln w|.
