@@ -9,6 +9,7 @@ import (
 	customresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/custom_response/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	localratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -30,7 +31,7 @@ import (
 // A slot is disabled but for the routes that say they need it (enable): requests of the others do not pay
 // for it. Requests take the slots from the first to the last, responses from the last to the first.
 func httpFilters() []*hcmv3.HttpFilter {
-	out := []*hcmv3.HttpFilter{slot(CustomResponseFilter, &customresponsev3.CustomResponse{})}
+	out := []*hcmv3.HttpFilter{slot(CustomResponseFilter, &customresponsev3.CustomResponse{}, &luav3.Lua{})}
 	for i := range BucketSlots {
 		out = append(out, slot(bucketFilter(i+1), &localratelimitv3.LocalRateLimit{}))
 	}
@@ -43,7 +44,12 @@ func httpFilters() []*hcmv3.HttpFilter {
 		})
 }
 
-func slot(name string, content proto.Message) *hcmv3.HttpFilter {
+// slot is an empty one, for contents of these types.
+func slot(name string, contents ...proto.Message) *hcmv3.HttpFilter {
+	types := []string{passThrough().GetTypeUrl()}
+	for _, m := range contents {
+		types = append(types, anyOf(m).GetTypeUrl())
+	}
 	return &hcmv3.HttpFilter{
 		Name:     name,
 		Disabled: true,
@@ -51,7 +57,7 @@ func slot(name string, content proto.Message) *hcmv3.HttpFilter {
 			ConfigSource:                     overADS(0),
 			DefaultConfig:                    passThrough(),
 			ApplyDefaultConfigWithoutWarming: true,
-			TypeUrls:                         []string{passThrough().GetTypeUrl(), anyOf(content).GetTypeUrl()},
+			TypeUrls:                         types,
 		}},
 	}
 }
@@ -63,7 +69,7 @@ func enable() *anypb.Any { return anyOf(&routev3.FilterConfig{Config: &anypb.Any
 // default, so that every fleet answers for every type and a fleet that is in order looks like one.
 func slots(f *catalog.Fleet) []Resource {
 	contents := map[string]proto.Message{
-		CustomResponseFilter: customResponse(f.Rules),
+		CustomResponseFilter: replyStatus(f.Rules),
 		AllowFilter:          askService(f, v1alpha1.OnErrorAllow),
 		DenyFilter:           askService(f, v1alpha1.OnErrorDeny),
 	}

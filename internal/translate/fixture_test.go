@@ -3,7 +3,11 @@ package translate_test
 import (
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"evenkeel.io/controlplane/api/v1alpha1"
 	"evenkeel.io/controlplane/internal/catalog"
+	"evenkeel.io/controlplane/internal/rlsconfig"
 	"evenkeel.io/controlplane/internal/source"
 )
 
@@ -29,8 +33,10 @@ func shop() (*catalog.Fleet, map[string]*catalog.Service) {
 		s.Object = source.Ref{Kind: source.KindService, Namespace: "shop", Name: name}
 		services[s.Name] = s
 	}
-	return &catalog.Fleet{
+	rules, limits := shopLimits()
+	f := &catalog.Fleet{
 		Name:     "shop/edge",
+		Rules:    rules,
 		Object:   source.Ref{Kind: source.KindGateway, Namespace: "shop", Name: "edge"},
 		Services: []string{"shop/api:9090", "shop/cart:8080", "shop/empty:80"},
 		Listeners: []catalog.Listener{
@@ -75,7 +81,47 @@ func shop() (*catalog.Fleet, map[string]*catalog.Service) {
 				{Domain: "*.example.com", Routes: []catalog.Route{{Object: web, Name: "shop/web/empty/0", Backends: []catalog.Backend{{Service: "shop/empty:80", Weight: 1}}}}},
 			}},
 		},
-	}, services
+	}
+	limited := f.Listeners[1].VirtualHosts[0].Routes
+	limited[0].Limits = limits[:2]
+	limited[2].Limits = limits
+	return f, services
+}
+
+// shopLimits is a limit of every kind, and each on a route.
+func shopLimits() (rules []*rlsconfig.Rule, limits []catalog.RouteLimit) {
+	second := metav1.Duration{Duration: time.Second}
+	for _, l := range []struct {
+		id      string
+		onError v1alpha1.OnError
+		limit   v1alpha1.Limit
+	}{
+		{"shop/api/local", v1alpha1.OnErrorAllow, v1alpha1.Limit{
+			Key: []string{"ip"}, Scope: ptr(v1alpha1.ScopeProxy), Rate: &v1alpha1.Rate{Requests: 10, Per: second, Burst: ptr[int64](30)},
+			Values: []v1alpha1.ValueLimit{{Match: map[string]string{"ip": "10.0.0.1"}, Unlimited: ptr(true)}},
+		}},
+		{"shop/api/tenant", v1alpha1.OnErrorDeny, v1alpha1.Limit{
+			Key: []string{"header:X-Tenant", "method"}, Rate: &v1alpha1.Rate{Requests: 100, Per: second},
+			When:   &v1alpha1.When{Methods: []string{"POST"}, Paths: []string{"/v1", "=/exact"}, CEL: ptr("request.headers['x-tier'] != 'gold'")},
+			Values: []v1alpha1.ValueLimit{{Match: map[string]string{"x-tenant": "prod"}, Rate: &v1alpha1.Rate{Requests: 500, Per: second}}},
+			Reply:  &v1alpha1.Reply{Status: ptr[int32](503)},
+		}},
+		{"shop/api/canary", v1alpha1.OnErrorAllow, v1alpha1.Limit{
+			Rate: &v1alpha1.Rate{Requests: 300, Per: metav1.Duration{Duration: time.Minute}}, When: &v1alpha1.When{Backends: []string{"cart"}},
+		}},
+		{"shop/api/streams", v1alpha1.OnErrorAllow, v1alpha1.Limit{Key: []string{"ip"}, Concurrency: ptr[int32](3)}},
+		{"shop/api/user", v1alpha1.OnErrorAllow, v1alpha1.Limit{
+			Key: []string{"header:x-user"}, Missing: ptr(v1alpha1.MissingDeny), Rate: &v1alpha1.Rate{Requests: 1, Per: second},
+		}},
+	} {
+		r, err := rlsconfig.Compile(l.id, l.onError, l.limit.WithDefaults())
+		if err != nil {
+			panic(err)
+		}
+		rules = append(rules, r)
+		limits = append(limits, catalog.RouteLimit{Rule: r})
+	}
+	return rules, limits
 }
 
 func cutService(name string) (namespace, service, port string) {

@@ -26,10 +26,9 @@ func TestGolden(t *testing.T) {
 		byType[translate.CDS] = append(byType[translate.CDS], translate.Cluster(services[name]))
 		byType[translate.EDS] = append(byType[translate.EDS], translate.Assignment(services[name], nil))
 	}
+	byType[translate.EDS] = append(byType[translate.EDS], translate.RateLimitService([]string{"10.0.9.1:18081"}))
+	byType[translate.RLS] = append(byType[translate.RLS], translate.RateLimitConfig(f.Name, f.Rules, nil))
 	for _, typ := range translate.Types {
-		if typ == translate.RLS {
-			continue // no Envoy's
-		}
 		t.Run(string(typ), func(t *testing.T) {
 			var got bytes.Buffer
 			for _, r := range byType[typ] {

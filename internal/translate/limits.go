@@ -1,23 +1,18 @@
 package translate
 
 import (
-	"fmt"
 	"hash/fnv"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
-	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
 	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
-	customresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/custom_response/v3"
 	localratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
-	localresponsev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/custom_response/local_response_policy/v3"
-	envoymatcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -137,37 +132,27 @@ func askService(f *catalog.Fleet, onError v1alpha1.OnError) proto.Message {
 	return m
 }
 
-// customResponse is the content of the slot that gives replies another status than the 429 that Envoys give,
-// nil if no limit asks for one. The service says which in a header; a reply to gRPC has its own status and is
-// left alone.
-func customResponse(rules []*rlsconfig.Rule) proto.Message {
-	var statuses []int32
-	for _, r := range rules {
-		if status, ok := otherStatus(r); ok {
-			statuses = append(statuses, status)
-		}
-	}
-	if statuses == nil {
+// replyStatus is the content of the slot that gives replies another status than the 429 that Envoys give, nil if
+// no limit asks for one. The service says which in a header, which is not for the client; gRPC has statuses of its
+// own. It is a script because Envoy has nothing else that changes a status and keeps headers and body: a
+// HeaderMutation must not, and a CustomResponse begins the reply anew.
+func replyStatus(rules []*rlsconfig.Rule) proto.Message {
+	if !slices.ContainsFunc(rules, func(r *rlsconfig.Rule) bool { _, other := otherStatus(r); return other }) {
 		return nil
 	}
-	slices.Sort(statuses)
-	list := &xdsmatcherv3.Matcher_MatcherList{}
-	for _, status := range slices.Compact(statuses) {
-		list.Matchers = append(list.Matchers, &xdsmatcherv3.Matcher_MatcherList_FieldMatcher{
-			Predicate: both(
-				equals("status", &envoymatcherv3.HttpResponseStatusCodeMatchInput{}, strconv.Itoa(tooManyRequests)),
-				equals("reply", &envoymatcherv3.HttpResponseHeaderMatchInput{HeaderName: rlsconfig.ReplyHeader}, strconv.Itoa(int(status))),
-			),
-			OnMatch: &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: &xdscorev3.TypedExtensionConfig{
-				Name:        fmt.Sprintf("status-%d", status),
-				TypedConfig: anyOf(&localresponsev3.LocalResponsePolicy{StatusCode: wrapperspb.UInt32(uint32(status))}),
-			}}},
-		})
-	}
-	return &customresponsev3.CustomResponse{CustomResponseMatcher: &xdsmatcherv3.Matcher{
-		MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: list},
-	}}
+	return &luav3.Lua{DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: replyScript}}}
 }
+
+const replyScript = `function envoy_on_response(response)
+  local headers = response:headers()
+  local status = headers:get("` + rlsconfig.ReplyHeader + `")
+  if status == nil then return end
+  headers:remove("` + rlsconfig.ReplyHeader + `")
+  if headers:get(":status") == "429" and string.match(status, "^[45]%d%d$") then
+    headers:replace(":status", status)
+  end
+end
+`
 
 // otherStatus is the status of the rule's reply, if it is not the one that Envoys give by themselves.
 func otherStatus(r *rlsconfig.Rule) (int32, bool) {
@@ -176,21 +161,4 @@ func otherStatus(r *rlsconfig.Rule) (int32, bool) {
 	}
 	status := *r.Limit.Reply.Status
 	return status, status != tooManyRequests
-}
-
-func both(predicates ...*xdsmatcherv3.Matcher_MatcherList_Predicate) *xdsmatcherv3.Matcher_MatcherList_Predicate {
-	return &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_AndMatcher{
-		AndMatcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_PredicateList{Predicate: predicates},
-	}}
-}
-
-func equals(name string, input proto.Message, value string) *xdsmatcherv3.Matcher_MatcherList_Predicate {
-	return &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
-		SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
-			Input: &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: anyOf(input)},
-			Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: &xdsmatcherv3.StringMatcher{
-				MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: value},
-			}},
-		},
-	}}
 }

@@ -4,6 +4,7 @@ package translate
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -41,6 +42,15 @@ type rig struct {
 	admin    string
 	listener uint16
 	client   *http.Client
+	options
+}
+
+// options of a rig. The zero value is usable.
+type options struct {
+	path      string   // of the Envoy, "" for the one that is tested
+	address   string   // of the listener, 127.0.0.1 without
+	service   []string // the rate limit service; nil leaves its load assignment out
+	translate translate.Options
 }
 
 // listenerFor is the listener of a rig with these virtual hosts.
@@ -53,11 +63,20 @@ func listenerFor(port uint16, hosts ...catalog.VirtualHost) catalog.Listener {
 // start serves the virtual hosts and services to a new Envoy and waits until it is ready.
 func start(t *testing.T, hosts []catalog.VirtualHost, services ...*catalog.Service) *rig {
 	t.Helper()
-	path, err := demo.FindEnvoy()
-	if err != nil {
-		t.Skip(err)
+	return startWith(t, options{}, hosts, services...)
+}
+
+func startWith(t *testing.T, o options, hosts []catalog.VirtualHost, services ...*catalog.Service) *rig {
+	t.Helper()
+	if o.path == "" {
+		path, err := demo.FindEnvoy()
+		if err != nil {
+			t.Skip(err)
+		}
+		o.path = path
 	}
-	r := &rig{t: t, listener: freePort(t)}
+	o.address = cmp.Or(o.address, "127.0.0.1")
+	r := &rig{t: t, listener: freePort(t), options: o}
 	r.cache = snapshot.NewCache(xds.FleetHash{})
 	r.serve(hosts, services...)
 
@@ -80,7 +99,7 @@ func start(t *testing.T, hosts []catalog.VirtualHost, services ...*catalog.Servi
 	}
 	r.admin = fmt.Sprintf("http://127.0.0.1:%d", adminPort)
 	r.envoy, err = demo.StartEnvoy(demo.EnvoyOptions{
-		Path: path, Name: "envoy", Dir: t.TempDir(), Bootstrap: bootstrap, AdminURL: r.admin, Concurrency: 1,
+		Path: o.path, Name: "envoy", Dir: t.TempDir(), Bootstrap: bootstrap, AdminURL: r.admin, Concurrency: 1,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -111,9 +130,13 @@ func (r *rig) serve(hosts []catalog.VirtualHost, services ...*catalog.Service) {
 	r.t.Helper()
 	f := &catalog.Fleet{
 		Name: fleetName, Object: source.Ref{Kind: source.KindGateway, Namespace: "shop", Name: "edge"},
-		Listeners: []catalog.Listener{listenerFor(r.listener, hosts...)},
+		Listeners: []catalog.Listener{listenerFor(r.listener, hosts...)}, Rules: rulesOf(hosts),
 	}
-	resources := translate.Fleet(f, translate.Options{})
+	f.Listeners[0].Address = r.address
+	resources := translate.Fleet(f, r.translate)
+	if r.service != nil {
+		resources = append(resources, translate.RateLimitService(r.service))
+	}
 	for _, s := range services {
 		resources = append(resources, translate.Cluster(s), translate.Assignment(s, nil))
 	}
@@ -211,7 +234,7 @@ func (r *rig) do(method, host, uri string, header http.Header) answer {
 		r.t.Fatal(err)
 	}
 	a := answer{Status: resp.StatusCode, Header: resp.Header}
-	if resp.StatusCode == http.StatusOK {
+	if resp.StatusCode == http.StatusOK && len(body) > 0 { // a local reply to gRPC has none
 		if err := json.Unmarshal(body, &a.Seen); err != nil {
 			r.t.Fatalf("%s %s%s: %v in %q", method, host, uri, err, body)
 		}
