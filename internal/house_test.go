@@ -51,7 +51,7 @@ var edges = map[string][]string{
 	"internal/rls/gcra": {},
 
 	"internal/translate":    {"api/v1alpha1", "internal/catalog", "internal/re2", "internal/rlsconfig", "internal/source", "internal/weights"},
-	"internal/snapshot":     {"internal/re2", "internal/rlsconfig", "internal/translate"},
+	"internal/snapshot":     {"internal/celx", "internal/re2", "internal/rlsconfig", "internal/translate"},
 	"internal/xds":          {"internal/auth", "internal/auth/identity", "internal/snapshot", "internal/translate", "internal/xds/session"},
 	"internal/xds/session":  {"internal/snapshot", "internal/translate"},
 	"internal/status":       {"api/v1alpha1", "internal/catalog", "internal/source", "internal/translate", "internal/weights", "internal/xds"},

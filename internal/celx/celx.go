@@ -56,17 +56,23 @@ var attributes = map[string]*cel.Type{
 	"destination.port":    cel.IntType,
 }
 
-// language knows the attributes. It takes a millisecond to make, so whoever has no expression does without.
-var language = sync.OnceValues(func() (*cel.Env, error) {
+// language knows the attributes, and around is the same with room for what we write around an expression. They
+// take a millisecond to make, so whoever has no expression does without.
+var (
+	language = sync.OnceValues(func() (*cel.Env, error) { return newEnv(maxDepth, MaxLength) })
+	around   = sync.OnceValues(func() (*cel.Env, error) { return newEnv(maxDepth+8, MaxLength+64) })
+)
+
+func newEnv(depth, length int) (*cel.Env, error) {
 	options := []cel.EnvOption{
 		cel.ClearMacros(), cel.Macros(cel.HasMacro),
-		cel.ParserRecursionLimit(maxDepth), cel.ParserExpressionSizeLimit(MaxLength),
+		cel.ParserRecursionLimit(depth), cel.ParserExpressionSizeLimit(length),
 	}
 	for name, kind := range attributes {
 		options = append(options, cel.Variable(name, kind))
 	}
 	return cel.NewEnv(options...)
-})
+}
 
 // Condition says what is wrong with an expression that is to be true or false, as the end of a sentence
 // that begins with it.
@@ -75,8 +81,19 @@ func Condition(expression string) error { return check(expression, "true or fals
 // Value says what is wrong with an expression whose value is to be part of a key, as the end of a sentence
 // that begins with it.
 func Value(expression string) error {
-	return check(expression, "a string, a number or a bool", cel.StringType, cel.IntType, cel.UintType, cel.DoubleType, cel.BoolType)
+	return check(expression, "a string, a number or a bool", values...)
 }
+
+// Made says what is wrong with an expression that we made, of a user's or around one, as Value does.
+func Made(expression string) error {
+	if !utf8.ValidString(expression) {
+		return errors.New("is no UTF-8")
+	}
+	return compile(around, expression, "a string, a number or a bool", values...)
+}
+
+// values are what an entry of a descriptor can be made of.
+var values = []*cel.Type{cel.StringType, cel.IntType, cel.UintType, cel.DoubleType, cel.BoolType}
 
 func check(expression, expected string, kinds ...*cel.Type) error {
 	switch {
@@ -87,6 +104,10 @@ func check(expression, expected string, kinds ...*cel.Type) error {
 	case !utf8.ValidString(expression) || strings.ContainsAny(expression, "\r\n\x00"):
 		return errors.New("must be one line of UTF-8 without NUL")
 	}
+	return compile(language, expression, expected, kinds...)
+}
+
+func compile(language func() (*cel.Env, error), expression, expected string, kinds ...*cel.Type) error {
 	env, err := language()
 	if err != nil {
 		return err

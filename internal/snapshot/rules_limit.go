@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"evenkeel.io/controlplane/internal/celx"
 	"evenkeel.io/controlplane/internal/re2"
 	"evenkeel.io/controlplane/internal/rlsconfig"
 )
@@ -81,9 +82,12 @@ func checkBuckets(l *localratelimitv3.LocalRateLimit) error {
 	return nil
 }
 
+// checked is what is wrong with CEL expressions, by text: those of a limit stand on each route that it holds on.
+type checked map[string]error
+
 // checkRouteLimits checks what a route says of rate limits, in its action and in what it configures of filters,
 // its own and its weighted clusters'.
-func checkRouteLimits(r *routev3.Route) error {
+func checkRouteLimits(r *routev3.Route, expressions checked) error {
 	if body := r.GetDirectResponse().GetBody().GetInlineString(); len(body) > maxDirectBody {
 		return fmt.Errorf("direct_response.body: has %d bytes, Envoy takes %d", len(body), maxDirectBody)
 	}
@@ -92,22 +96,22 @@ func checkRouteLimits(r *routev3.Route) error {
 		if l.GetHitsAddend() != nil || l.GetApplyOnStreamDone() {
 			return fmt.Errorf("%s: says what only a filter's own configuration may, hits_addend or apply_on_stream_done", at)
 		}
-		if err := checkRateLimit(l); err != nil {
+		if err := checkRateLimit(l, expressions); err != nil {
 			return fmt.Errorf("%s.%w", at, err)
 		}
 	}
-	if err := checkFilters(r.GetTypedPerFilterConfig()); err != nil {
+	if err := checkFilters(r.GetTypedPerFilterConfig(), expressions); err != nil {
 		return err
 	}
 	for _, c := range r.GetRoute().GetWeightedClusters().GetClusters() {
-		if err := checkFilters(c.GetTypedPerFilterConfig()); err != nil {
+		if err := checkFilters(c.GetTypedPerFilterConfig(), expressions); err != nil {
 			return fmt.Errorf("cluster %q: %w", c.GetName(), err)
 		}
 	}
 	return nil
 }
 
-func checkFilters(configs map[string]*anypb.Any) error {
+func checkFilters(configs map[string]*anypb.Any, expressions checked) error {
 	for name, packed := range configs {
 		config := &ratelimitv3.RateLimitPerRoute{}
 		if packed.GetTypeUrl() == "" {
@@ -124,7 +128,7 @@ func checkFilters(configs map[string]*anypb.Any) error {
 			if l.GetStage() != nil {
 				return fmt.Errorf("%s.stage: has no meaning there", at)
 			}
-			if err := checkRateLimit(l); err != nil {
+			if err := checkRateLimit(l, expressions); err != nil {
 				return fmt.Errorf("%s.%w", at, err)
 			}
 		}
@@ -132,19 +136,19 @@ func checkFilters(configs map[string]*anypb.Any) error {
 	return nil
 }
 
-func checkRateLimit(l *routev3.RateLimit) error {
+func checkRateLimit(l *routev3.RateLimit, expressions checked) error {
 	if l.GetStage().GetValue() > maxStage {
 		return fmt.Errorf("stage: is %d, expected at most %d", l.GetStage().GetValue(), maxStage)
 	}
 	for i, a := range l.GetActions() {
-		if err := checkAction(a); err != nil {
+		if err := checkAction(a, expressions); err != nil {
 			return fmt.Errorf("actions[%d]: %w", i, err)
 		}
 	}
 	return nil
 }
 
-func checkAction(a *routev3.RateLimit_Action) error {
+func checkAction(a *routev3.RateLimit_Action, expressions checked) error {
 	headers := a.GetHeaderValueMatch().GetHeaders()
 	if name := a.GetRequestHeaders().GetHeaderName(); name != "" {
 		if err := checkRequestHeader(name); err != nil {
@@ -167,6 +171,14 @@ func checkAction(a *routev3.RateLimit_Action) error {
 	d := &exprv3.Descriptor{}
 	if err := a.GetExtension().GetTypedConfig().UnmarshalTo(d); err != nil {
 		return fmt.Errorf("extension: %w", err)
+	}
+	problem, known := expressions[d.GetText()]
+	if !known {
+		problem = celx.Made(d.GetText())
+		expressions[d.GetText()] = problem
+	}
+	if problem != nil {
+		return fmt.Errorf("CEL expression %.64q: %w", d.GetText(), problem)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 func checkRoutes(rc *routev3.RouteConfiguration) error {
-	domains := map[string]bool{}
+	domains, expressions := map[string]bool{}, checked{}
 	for _, vh := range rc.GetVirtualHosts() {
 		for _, d := range vh.GetDomains() {
 			if err := checkDomain(d); err != nil {
@@ -30,7 +30,7 @@ func checkRoutes(rc *routev3.RouteConfiguration) error {
 			domains[strings.ToLower(d)] = true
 		}
 		for _, r := range vh.GetRoutes() {
-			if err := checkRoute(r); err != nil {
+			if err := checkRoute(r, expressions); err != nil {
 				return fmt.Errorf("route %q: %w", r.GetName(), err)
 			}
 		}
@@ -47,7 +47,7 @@ func checkDomain(d string) error {
 	return nil
 }
 
-func checkRoute(r *routev3.Route) error {
+func checkRoute(r *routev3.Route, expressions checked) error {
 	if clusters := r.GetRoute().GetWeightedClusters().GetClusters(); clusters != nil {
 		var sum uint64
 		for _, c := range clusters {
@@ -74,7 +74,7 @@ func checkRoute(r *routev3.Route) error {
 	if err := checkHeaderChange(r); err != nil {
 		return err
 	}
-	if err := checkRouteLimits(r); err != nil {
+	if err := checkRouteLimits(r, expressions); err != nil {
 		return err
 	}
 	for _, c := range r.GetRoute().GetWeightedClusters().GetClusters() {

@@ -118,6 +118,9 @@ func holdsFor(rule *rlsconfig.Rule, cluster string) bool {
 // denied are the routes, before the route itself, of requests that lack a part of the key of a limit that
 // denies them.
 func denied(r *catalog.Route) []*routev3.Route {
+	if r.Redirect != nil || !resolvable(r.Backends) {
+		return nil // no limit holds there
+	}
 	var out []*routev3.Route
 	for _, l := range r.Limits {
 		for _, lacking := range l.Rule.Denied(site(r, l, false)) {

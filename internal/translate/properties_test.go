@@ -12,9 +12,12 @@ import (
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/proto"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
+	"evenkeel.io/controlplane/api/v1alpha1"
 	"evenkeel.io/controlplane/internal/catalog"
+	"evenkeel.io/controlplane/internal/rlsconfig"
 	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/source"
@@ -89,6 +92,8 @@ var (
 				RequestHeaders: drawChange.Draw(t, "request headers"), ResponseHeaders: drawChange.Draw(t, "response headers"),
 			}
 		}), 0, 3).Draw(t, "backends")
+		_, limits := shopLimits()
+		r.Limits = rapid.SliceOfNDistinct(rapid.SampledFrom(limits), 0, 3, func(l catalog.RouteLimit) string { return l.Rule.ID }).Draw(t, "limits")
 		if rapid.Bool().Draw(t, "rewrites") {
 			r.Rewrite = &catalog.Rewrite{
 				Hostname: rapid.SampledFrom([]string{"", "inner.example.com"}).Draw(t, "hostname"),
@@ -109,8 +114,9 @@ var (
 		return l
 	})
 	drawFleet = rapid.Custom(func(t *rapid.T) *catalog.Fleet {
+		rules, _ := shopLimits()
 		return &catalog.Fleet{
-			Name: "shop/edge", Object: source.Ref{Kind: source.KindGateway, Namespace: "shop", Name: "edge"},
+			Name: "shop/edge", Rules: rules, Object: source.Ref{Kind: source.KindGateway, Namespace: "shop", Name: "edge"},
 			Listeners: rapid.SliceOfNDistinct(drawListener, 0, 2, func(l catalog.Listener) uint32 { return l.Port }).Draw(t, "listeners"),
 			Services:  []string{"shop/cart:80", "shop/api:9090", "other/db:5432"},
 		}
@@ -188,7 +194,8 @@ func TestEveryCatalogIsServable(t *testing.T) {
 	})
 }
 
-// TestRoutesDoNotTouchListeners: what routes say never reaches a listener, whose change would drain it.
+// TestRoutesDoNotTouchListeners: what routes and limits say never reaches a listener, whose change would drain
+// it, nor what routes say the filters, which would begin to count anew.
 func TestRoutesDoNotTouchListeners(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := drawFleet.Draw(t, "fleet")
@@ -198,7 +205,12 @@ func TestRoutesDoNotTouchListeners(t *testing.T) {
 			bare.Listeners = append(bare.Listeners, l)
 		}
 		a, b := encodeAll(t, translate.Fleet(f, translate.Options{})), encodeAll(t, translate.Fleet(bare, translate.Options{}))
-		for _, typ := range []translate.Type{translate.LDS, translate.ECDS, translate.RTDS} {
+		if a.Version(translate.LDS) != b.Version(translate.LDS) {
+			t.Fatal("a listener depends on routes or limits")
+		}
+		bare.Rules = f.Rules
+		b = encodeAll(t, translate.Fleet(bare, translate.Options{}))
+		for _, typ := range []translate.Type{translate.ECDS, translate.RTDS, translate.Limits} {
 			if a.Version(typ) != b.Version(typ) {
 				t.Fatalf("%s depends on the routes", typ)
 			}
@@ -306,6 +318,33 @@ func TestFleetOrder(t *testing.T) {
 	}
 }
 
+// limitsOf are limits with any text in every place where a user's text goes.
+func limitsOf(a, b string) []v1alpha1.Limit {
+	rate := &v1alpha1.Rate{Requests: 1, Per: metav1.Duration{Duration: time.Second}}
+	match := map[string]string{a: b}
+	limits := []v1alpha1.Limit{
+		{When: &v1alpha1.When{Methods: []string{a, b}, Headers: match, Backends: []string{"a"}}},
+		{When: &v1alpha1.When{Paths: []string{a, "~" + b, "=/" + a}}},
+		{When: &v1alpha1.When{Headers: map[string]string{a: "~" + b, b: "*"}}},
+		{When: &v1alpha1.When{CEL: &a}},
+		{Key: []string{"header:" + a, "query:" + b}, Values: []v1alpha1.ValueLimit{{Match: match, Unlimited: ptr(true)}}},
+		{Key: []string{"header:" + a}, Missing: ptr(v1alpha1.MissingDeny), Reply: &v1alpha1.Reply{Headers: match, Body: &a}},
+		{Key: []string{"query:" + a}, Missing: ptr(v1alpha1.MissingDeny)},
+		{Key: []string{"namespace:" + a}, Values: []v1alpha1.ValueLimit{{Match: map[string]string{"namespace:" + a: b}, Unlimited: ptr(true)}}},
+		{Key: []string{"cel:" + a}}, {Key: []string{a, "route"}},
+	}
+	for _, l := range limits { // and in each Envoy
+		if l.Reply == nil {
+			l.Scope = ptr(v1alpha1.ScopeProxy)
+			limits = append(limits, l)
+		}
+	}
+	for i := range limits {
+		limits[i].Rate = rate
+	}
+	return limits
+}
+
 // FuzzUserStrings puts any text in every place where a user's text goes: what comes out is either
 // valid or refused with a message that names the resource.
 func FuzzUserStrings(f *testing.F) {
@@ -332,7 +371,19 @@ func FuzzUserStrings(f *testing.F) {
 			listener(a, b, catalog.Route{}),
 			{Name: "address", Address: a, Port: 80},
 		}}
+		for i, l := range limitsOf(a, b) {
+			r, err := rlsconfig.Compile(fmt.Sprintf("%s/%d", b, i), v1alpha1.OnErrorDeny, l.WithDefaults())
+			if err != nil {
+				continue
+			}
+			fleet.Rules = append(fleet.Rules, r)
+			fleet.Listeners = append(fleet.Listeners, listener(fmt.Sprintf("limit %d", i), "*", catalog.Route{
+				Name: a, Backends: []catalog.Backend{{Service: "shop/a:80", Weight: 1}, {Service: "shop/b:80", Weight: 1}},
+				Limits: []catalog.RouteLimit{{Rule: r, Labels: map[string]string{a: b}}},
+			}))
+		}
 		resources := translate.Fleet(fleet, translate.Options{ListenerAddress: b})
+		resources = append(resources, translate.RateLimitConfig(a, fleet.Rules, nil), translate.RateLimitService([]string{a}))
 		s := &catalog.Service{Name: a, Endpoints: []catalog.Endpoint{{Address: b, Zone: a}}}
 		resources = append(resources, translate.Cluster(s), translate.Assignment(s, nil))
 		for _, r := range resources {
