@@ -47,7 +47,7 @@ func startPlane(ctx context.Context, program, dir, kubeconfig string, env ...str
 	p := &plane{xds: fmt.Sprintf("127.0.0.1:%d", xds), admin: fmt.Sprintf("http://127.0.0.1:%d", admin)}
 	began := time.Now()
 	p.process, err = demo.StartProcess("controlplane", dir, append(os.Environ(), env...), program, "serve", "--kubeconfig", kubeconfig,
-		"--xds-address", p.xds, "--admin-address", fmt.Sprintf("127.0.0.1:%d", admin), "--log-level", "warn")
+		"--xds-address", p.xds, "--admin-address", fmt.Sprintf("127.0.0.1:%d", admin), "--rls-address", "", "--log-level", "warn")
 	if err != nil {
 		return nil, err
 	}

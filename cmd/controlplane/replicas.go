@@ -83,7 +83,7 @@ func (o serveOptions) newReplica(c *controlPlane, loads replica.Loads, objects s
 		return nil, fmt.Errorf("the API server of the Lease: %w", err)
 	}
 	options := replica.Options{
-		Self:   replica.Peer{Name: of.name, Address: of.address},
+		Self:   o.self(),
 		Leases: leases, Namespace: of.namespace,
 		Plaintext: o.xdsPlaintext,
 		Proxies:   func() []xds.Proxy { return c.xds.Registry().Proxies() },

@@ -28,6 +28,7 @@ import (
 	"evenkeel.io/controlplane/internal/lastgood"
 	"evenkeel.io/controlplane/internal/pipeline"
 	"evenkeel.io/controlplane/internal/replica"
+	"evenkeel.io/controlplane/internal/rls"
 	"evenkeel.io/controlplane/internal/signals/lrs"
 	"evenkeel.io/controlplane/internal/signals/promapi"
 	"evenkeel.io/controlplane/internal/signals/scrape"
@@ -57,6 +58,7 @@ type serveOptions struct {
 	loadReportInterval time.Duration
 
 	replica replicaOptions
+	limits  rateLimitOptions
 
 	logFormat string
 	logLevel  string
@@ -87,6 +89,10 @@ With --xds-tls-dir the xDS port asks for certificates, and what a client may see
 names: spiffe://TRUST-DOMAIN/fleet/NAMESPACE/GATEWAY, spiffe://TRUST-DOMAIN/eds/NAMESPACE, or a name that
 --xds-identity maps to a fleet. The files are read anew when they change. controlplane certgen
 makes them where nothing else does. Without certificates xDS is served on loopback only.
+
+Limits of scope Fleet are counted by the rate limit service at --rls-address, which Envoys are led to over
+xDS. Several replicas count in the memory of the one that leads, or together in --rls-redis; Envoys are led
+to another leader at once. With --rls-service the Envoys ask reference rate limit services instead.
 
 Of several replicas, each with a --replica-address, the holder of the Lease evenkeel computes the weights and
 tells the others; all serve. They know each other by spiffe://TRUST-DOMAIN/replica in their certificates.
@@ -120,6 +126,7 @@ Alone, without that flag, a control plane needs no Lease.`,
 	flags.StringArrayVar(&o.prometheus, "prometheus", nil, "a Prometheus server that policies may name, NAME=URL (repeatable, or separated by commas)")
 	flags.DurationVar(&o.loadReportInterval, "load-report-interval", lrs.DefaultInterval, "how often Envoys report the load of services whose policies say loadReports, 1s or more; a report is 61 KB")
 	o.replica.addFlags(flags)
+	o.limits.addFlags(flags)
 	flags.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	_ = cmd.MarkFlagDirname("config-dir")
@@ -153,6 +160,9 @@ func (o serveOptions) validate() error {
 		return fmt.Errorf("--load-report-interval %v: expected %v or more", o.loadReportInterval, lrs.MinInterval)
 	}
 	if _, err := o.xdsRules(); err != nil {
+		return err
+	}
+	if err := o.limits.validate(&o); err != nil {
 		return err
 	}
 	switch {
@@ -266,17 +276,25 @@ func serve(ctx context.Context, o serveOptions, logTo io.Writer) error {
 	if err != nil {
 		return refusedError(fmt.Errorf("--xds-address: %w", err))
 	}
+	limitListener, err := o.limits.listen()
+	if err != nil {
+		xdsListener.Close()
+		return refusedError(err)
+	}
 	adminListener, err := net.Listen("tcp", o.adminAddress)
 	if err != nil {
 		xdsListener.Close()
+		if limitListener != nil {
+			limitListener.Close()
+		}
 		return refusedError(fmt.Errorf("--admin-address: %w", err))
 	}
 	if plane.gate == nil && !isLoopback(o.xdsAddress) {
 		log.Warn("xDS is served in plaintext: whoever can reach the address may read every route and endpoint", "address", o.xdsAddress)
 	}
 	log.Info("serving", "objects", from.name, "xds", xdsListener.Addr().String(),
-		"admin", "http://"+adminListener.Addr().String(), "version", programVersion())
-	err = plane.run(ctx, xdsListener, adminListener)
+		"limits", o.limits.shownAddress(), "admin", "http://"+adminListener.Addr().String(), "version", programVersion())
+	err = plane.run(ctx, xdsListener, limitListener, adminListener)
 	log.Info("stopped")
 	return err
 }
@@ -291,6 +309,8 @@ type controlPlane struct {
 	status   *apply.Writer // nil without a cluster
 	metrics  *prometheus.Registry
 	replica  *replica.Replica // nil if there is no other
+
+	rateLimits *rls.Server // nil: none in this process
 }
 
 // wire makes the rooms and tells them of each other. Nothing runs yet. The options are valid.
@@ -315,6 +335,10 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 	scraper := scrape.New(scrape.Options{AllowLoopback: from.catalog.AllowLoopback, Registerer: c.metrics, Logger: log})
 	servers, _ := prometheusServers(o.prometheus) // validated before
 	querier := promapi.New(promapi.Options{Servers: servers, Registerer: c.metrics, Logger: log})
+	limits, err := o.newRateLimits(c, querier, log)
+	if err != nil {
+		return nil, err
+	}
 	served := xds.Options{
 		Identifier:  identifier(o.replica.name),
 		Auth:        c.gate,
@@ -334,6 +358,7 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 		State:      state,
 		Catalog:    from.catalog,
 		Translate:  translate.Options{ListenerAddress: o.listenerAddress},
+		Limits:     limits,
 		Log:        log,
 		Metrics:    c.metrics,
 	}
@@ -397,7 +422,7 @@ func (c *controlPlane) statusInput() (status.Input, bool) {
 }
 
 // run serves until ctx is done or a part fails; then all parts stop, the Lease given up first.
-func (c *controlPlane) run(ctx context.Context, xdsListener, adminListener net.Listener) error {
+func (c *controlPlane) run(ctx context.Context, xdsListener, limitListener, adminListener net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
@@ -405,6 +430,9 @@ func (c *controlPlane) run(ctx context.Context, xdsListener, adminListener net.L
 	group.Go(func() error { return c.pipeline.Run(ctx) })
 	group.Go(func() error { return c.monitor.run(ctx) })
 	group.Go(func() error { return c.xds.Serve(serving, xdsListener) })
+	if c.rateLimits != nil {
+		group.Go(func() error { return c.rateLimits.Serve(serving, limitListener) })
+	}
 	if c.gate != nil {
 		group.Go(func() error { return c.gate.Run(serving) })
 	}

@@ -36,6 +36,8 @@ type Service struct {
 	Ability float64
 	// Ready endpoints, of which Stale have no fresh reading.
 	Ready, Stale int
+	// Why is why Ability is low where no single endpoint is to blame, "" for nothing to add.
+	Why string
 	// Unmeasured is why nothing is measured here at all, "" if something is.
 	Unmeasured string
 }
@@ -161,7 +163,11 @@ func health(services []Service) (factor float64, why, frozen string) {
 		ability += w * s.Ability
 		weights += w
 		if len(parts) < 3 {
-			parts = append(parts, fmt.Sprintf("%s can do %.0f%% of what it could", s.Name, 100*s.Ability))
+			part := fmt.Sprintf("%s can do %.0f%% of what it could", s.Name, 100*s.Ability)
+			if s.Why != "" {
+				part += " (" + s.Why + ")"
+			}
+			parts = append(parts, part)
 		}
 	}
 	if weights == 0 { // all traffic goes to services that have no endpoints

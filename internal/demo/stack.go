@@ -66,7 +66,7 @@ func StartStack(ctx context.Context, o StackOptions) (_ *Stack, err error) {
 
 	s := &Stack{AdminURL: "http://" + admin.String(), serve: func(name string) (*Process, error) {
 		return StartProcess(name, o.Dir, env, o.Binary, "serve", "--config-dir", o.ConfigDir,
-			"--state-dir", state, "--xds-address", xds.String(), "--admin-address", admin.String())
+			"--state-dir", state, "--xds-address", xds.String(), "--admin-address", admin.String(), "--rls-address", "")
 	}}
 	defer func() {
 		if err != nil {

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"evenkeel.io/controlplane/internal/adapt"
 	"evenkeel.io/controlplane/internal/weights"
 )
 
@@ -31,6 +32,8 @@ type State struct {
 	Services map[string]weights.MachineState `json:"services"`
 	// Frozen says that an operator froze all services, those to come included.
 	Frozen bool `json:"frozen,omitempty"`
+	// Factors are what limits are multiplied with, by fleet and rule.
+	Factors map[string]map[string]adapt.Factor `json:"factors,omitempty"`
 	// Generations are the fleets' newest, by fleet name.
 	Generations map[string]Generation `json:"generations"`
 }

@@ -65,6 +65,10 @@ type core struct {
 	// unsaved says that what a restart must go on from has changed; savedAt is when state was last taken.
 	unsaved bool
 	savedAt time.Time
+	// limits are who counts requests, by which rules and with what factors; answers are the metrics that these
+	// follow.
+	limits  limits
+	answers *answers
 	// saves says of each key whether what it is served is to be saved.
 	saves map[string]*save
 }
@@ -104,6 +108,7 @@ func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
 		lastGood: map[string]time.Time{},
 		saves:    map[string]*save{},
 		restored: restored,
+		answers:  newAnswers(options.Limits.Ask),
 		frozen:   restored.Frozen,
 		told:     map[string]*replica.Service{},
 		telling:  map[string]string{},
@@ -111,7 +116,11 @@ func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
 		toldGenerations: map[string]replica.Generation{},
 		toldPins:        map[string]*pin{},
 	}
+	c.limits.of = map[string]*limited{}
+	c.limits.factors = restored.Factors
 	c.lead(replica.Role{Leads: options.Replicas == nil})
+	c.assign()
+	c.takeOverFactors(restored.Factors)
 	return c
 }
 
@@ -140,6 +149,7 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 	why := cause.why
 	c.log.Info("objects changed", "objects", why)
 	changed, whole := c.followServices(now, why)
+	c.assign()
 	if first || whole || c.fleetsDiffer() {
 		c.rebuildFleets(now, cause)
 	} else {
@@ -285,9 +295,12 @@ func edsOnlyKeys(s *catalog.Service) []string {
 
 // step moves every Service's weights by one tick.
 func (c *core) step(now time.Time, readings []signals.Reading) {
+	c.contract(now)
 	if !c.role.Leads {
 		return
 	}
+	c.assign()
+	c.quotas(now)
 	clear(c.workers)
 	c.turn++
 	byService := c.merge(now, readings)
@@ -309,6 +322,7 @@ func (c *core) step(now time.Time, readings []signals.Reading) {
 	if len(changed) > 0 {
 		c.patch(changed, false)
 	}
+	c.adapt(now)
 	// Estimates move between publications; a restart should not begin with old ones.
 	c.unsaved = c.unsaved || now.Sub(c.savedAt) >= saveAtLeastEvery
 }
@@ -376,6 +390,12 @@ func (c *core) decided(s *service, decisions weights.Decisions, why string) {
 // patch puts changed assignments into everything that serves them. objects says that objects changed them.
 func (c *core) patch(changed map[string]*snapshot.Resource, objects bool) {
 	for name, f := range c.fleets {
+		if f.newest == nil && f.served != nil && changed[translate.RLSCluster] != nil { // it was restored
+			if next := patched(f.served, changed); next != f.served {
+				f.served = next
+				c.hand(name, next, objects)
+			}
+		}
 		if f.object == nil || f.newest == nil {
 			continue
 		}
@@ -391,6 +411,9 @@ func (c *core) patch(changed map[string]*snapshot.Resource, objects bool) {
 	}
 	byKey := map[string][]*snapshot.Resource{}
 	for name, r := range changed {
+		if name == translate.RLSCluster {
+			continue // they bring listeners of their own, and no limits
+		}
 		for _, key := range edsOnlyKeys(c.services[name].object) {
 			byKey[key] = append(byKey[key], r)
 		}
@@ -471,6 +494,7 @@ func (c *core) takeState(now time.Time) (lastgood.State, bool) {
 	state := lastgood.State{
 		SavedAt:     now,
 		Frozen:      c.frozen,
+		Factors:     c.limits.factors,
 		Services:    map[string]weights.MachineState{},
 		Generations: make(map[string]lastgood.Generation, len(c.fleets)),
 	}

@@ -24,6 +24,7 @@ type fleet struct {
 	number         uint64 // of the newest generation
 	history        []snapshot.Generation
 	pin            *pin
+	noQuotas       bool // an Envoy is connected that takes no bounds of limits in routes
 
 	toldNumber uint64 // of what followers were told: the number and the pin
 	toldPin    *pin
@@ -89,14 +90,16 @@ func (c *core) rebuildFleet(now time.Time, f *fleet, object *catalog.Fleet, why 
 			}
 		}
 		f.resources = nil
-		for _, r := range translate.Fleet(object, c.options.Translate) {
+		opts := c.options.Translate
+		opts.NoQuotas = f.noQuotas
+		for _, r := range translate.Fleet(object, opts) {
 			if encoded := c.encode(r, before[resourceKey(r.Type, r.Name)]); encoded != nil {
 				f.resources = append(f.resources, encoded)
 			}
 		}
 		f.object = object
 	}
-	all := slices.Clone(f.resources)
+	all := append(slices.Clone(f.resources), c.limits.assignment)
 	for _, name := range object.Services {
 		if s := c.services[name]; s != nil && s.cluster != nil && s.assignment != nil {
 			all = append(all, s.cluster, s.assignment)

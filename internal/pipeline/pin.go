@@ -157,6 +157,7 @@ func (c *core) pinned(p *pin) *snapshot.Snapshot {
 		}
 	}
 	slices.Sort(p.Gone)
+	assignments = append(assignments, c.limits.assignment)
 	return p.config.WithAssignments(assignments...)
 }
 

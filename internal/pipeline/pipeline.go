@@ -100,8 +100,10 @@ type Options struct {
 	State     *lastgood.Dir
 	Catalog   catalog.Options
 	Translate translate.Options
-	Log       *slog.Logger
-	Metrics   prometheus.Registerer
+	// Limits say who counts requests.
+	Limits  Limits
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
 }
 
 // Pipeline is the running control plane without its ports.
@@ -212,6 +214,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	spawn("worker", func() error {
 		defer saver.close()
 		core := newCore(p.options, p.metrics, saver.load())
+		if p.options.Limits.Ask != nil {
+			spawn("limits' metrics", func() error { return core.answers.run(ctx) })
+		}
 		if saved := saver.loadFleets(); len(saved) > 0 {
 			core.restore(saved)
 			p.handOut(ctx, core, saver, time.Now(), time.Now())
@@ -363,7 +368,7 @@ func (p *Pipeline) work(ctx context.Context, core *core, saver *saver, j job) {
 
 // handOut gives the cache, the disk and readers what is new. seen is when what is behind it was.
 func (p *Pipeline) handOut(ctx context.Context, core *core, saver *saver, now, seen time.Time) {
-	for _, s := range core.takeOutgoing() {
+	for _, s := range core.takeLimits(now, core.takeOutgoing()) {
 		if s.snapshot == nil {
 			p.options.Cache.ClearSnapshot(s.key)
 			continue

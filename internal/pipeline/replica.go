@@ -40,6 +40,7 @@ func appendEvent(events []replica.Event, e replica.Event) []replica.Event {
 	merged := &replica.Told{
 		Services: maps.Clone(before.Services), Frozen: before.Frozen, All: before.All,
 		Generations: maps.Clone(before.Generations), Pins: maps.Clone(before.Pins),
+		RateLimits: before.RateLimits, Factors: before.Factors,
 	}
 	merged.TakeFleets(e.Told)
 	for _, name := range e.Told.Gone {
@@ -65,6 +66,7 @@ func (c *core) hear(now time.Time, e replica.Event) {
 	switch {
 	case e.Role != nil:
 		c.lead(*e.Role)
+		c.assign()
 	case e.Joined:
 		c.tellAll = true
 	case e.Told != nil && !c.role.Leads:

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"slices"
 
+	"evenkeel.io/controlplane/internal/adapt"
 	"evenkeel.io/controlplane/internal/lastgood"
 	"evenkeel.io/controlplane/internal/replica"
 )
@@ -11,6 +12,14 @@ import (
 // what is new since the last time, or everything.
 func (c *core) tellFleets(told *replica.Told, all bool) {
 	told.Generations, told.Pins = map[string]replica.Generation{}, map[string][]byte{}
+	if addresses, _ := c.counters(); all || !slices.Equal(addresses, c.limits.toldAddresses) {
+		told.RateLimits, c.limits.toldAddresses = append([]string{}, addresses...), addresses
+	}
+	if all || c.limits.factorNews {
+		if told.Factors, c.limits.factorNews = c.limits.factors, false; told.Factors == nil {
+			told.Factors = map[string]map[string]adapt.Factor{} // there are none, which is news too
+		}
+	}
 	for name, f := range c.fleets {
 		if f.newest == nil {
 			continue
@@ -36,6 +45,9 @@ func (c *core) tellFleets(told *replica.Told, all bool) {
 
 // newsOfFleets says whether tellFleets has anything to add.
 func (c *core) newsOfFleets() bool {
+	if addresses, _ := c.counters(); c.limits.factorNews || !slices.Equal(addresses, c.limits.toldAddresses) {
+		return true
+	}
 	for _, f := range c.fleets {
 		if f.newest != nil && (f.toldNumber != f.number || f.toldPin != f.pin) {
 			return true
@@ -46,6 +58,13 @@ func (c *core) newsOfFleets() bool {
 
 // followFleets takes over what the leader tells of fleets.
 func (c *core) followFleets(told *replica.Told) {
+	if told.RateLimits != nil {
+		c.limits.told = told.RateLimits
+		c.assign()
+	}
+	if told.Factors != nil {
+		c.takeOverFactors(told.Factors)
+	}
 	for name, g := range told.Generations {
 		c.toldGenerations[name] = g
 		if f := c.fleets[name]; f != nil && f.renumber(g) && f.pin == nil {

@@ -24,6 +24,7 @@ type View struct {
 	readings map[signals.Key]signals.Reading
 	fleets   map[string]servedFleet
 	lastGood time.Time
+	limits   map[string]LimitsServed
 }
 
 // shown is what readers see of a service. Immutable.
@@ -55,6 +56,7 @@ func (c *core) view(before *View) *View {
 		services: c.show(before),
 		readings: c.readingsShown,
 		fleets:   make(map[string]servedFleet, len(c.fleets)),
+		limits:   c.limits.rulesServed(),
 	}
 	switch {
 	case c.late:
@@ -141,6 +143,9 @@ func (v *View) Snapshot(fleet string) (*snapshot.Snapshot, uint64, bool) {
 
 // Pin is what a fleet is pinned to, nil if it is served its newest generation.
 func (v *View) Pin(fleet string) *snapshot.Pin { return v.fleets[fleet].pin }
+
+// Limits are the limits that a fleet is served.
+func (v *View) Limits(fleet string) LimitsServed { return v.limits[fleet] }
 
 // Generations are a fleet's last generations, the oldest first.
 func (v *View) Generations(fleet string) []snapshot.Generation { return v.fleets[fleet].history }

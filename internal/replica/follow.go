@@ -142,7 +142,7 @@ func (r *Replica) hear(ctx context.Context, s stream, leader Peer) error {
 				r.opts.Log.Info("what an operator accepted is not held here", "by", by, "service", service, "error", err)
 			}
 		}
-		told := &Told{Services: make(map[string]*Service, len(message.Services)), Gone: message.Gone, Frozen: message.Frozen, Generations: message.Generations, Pins: message.Pins}
+		told := &Told{Services: make(map[string]*Service, len(message.Services)), Gone: message.Gone, Frozen: message.Frozen, Generations: message.Generations, Pins: message.Pins, RateLimits: message.RateLimits, Factors: message.Factors}
 		for name, raw := range message.Services {
 			service := &Service{}
 			if err := json.Unmarshal(raw, service); err != nil {

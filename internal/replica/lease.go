@@ -26,7 +26,7 @@ func peerOf(identity string) Peer {
 	if len(parts) != 3 {
 		return Peer{Name: identity}
 	}
-	return Peer{parts[0], parts[1]}
+	return Peer{Name: parts[0], Address: parts[1]}
 }
 
 // elect takes part in the election until ctx is done, and then gives the Lease up if it holds it.

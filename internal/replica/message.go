@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"evenkeel.io/controlplane/internal/adapt"
 	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/translate"
 	"evenkeel.io/controlplane/internal/xds"
@@ -39,8 +40,10 @@ type down struct {
 	Gone     []string                   `json:"gone,omitempty"`
 	Frozen   *bool                      `json:"frozen,omitempty"`
 
-	Generations map[string]Generation `json:"generations,omitempty"`
-	Pins        map[string][]byte     `json:"pins,omitempty"`
+	Generations map[string]Generation              `json:"generations,omitempty"`
+	Pins        map[string][]byte                  `json:"pins,omitempty"`
+	RateLimits  []string                           `json:"rateLimits,omitzero"`
+	Factors     map[string]map[string]adapt.Factor `json:"factors,omitzero"`
 	// Nodes are how many proxies there are by fleet, over all replicas; nil: as before.
 	Nodes map[string]int `json:"nodes,omitempty"`
 	// Cases are those about which the leader is to know the votes, Verdicts those that it decided; nil: as before.
@@ -173,8 +176,8 @@ func (p *pending) next() (services map[string]*Service, rest down, more bool) {
 		services[name] = s
 		delete(p.services, name)
 	}
-	rest = down{Gone: slices.Collect(maps.Keys(p.gone)), Frozen: p.frozen, Generations: p.fleets.Generations, Pins: p.fleets.Pins, Accepts: p.accepts, Complete: p.complete, All: p.all}
-	more = len(services) > 0 || len(rest.Gone) > 0 || len(rest.Generations) > 0 || len(rest.Pins) > 0 || rest.Frozen != nil || len(rest.Accepts) > 0 || rest.Complete
+	rest = down{Gone: slices.Collect(maps.Keys(p.gone)), Frozen: p.frozen, Generations: p.fleets.Generations, Pins: p.fleets.Pins, RateLimits: p.fleets.RateLimits, Factors: p.fleets.Factors, Accepts: p.accepts, Complete: p.complete, All: p.all}
+	more = len(services) > 0 || len(rest.Gone) > 0 || len(rest.Generations) > 0 || len(rest.Pins) > 0 || rest.RateLimits != nil || rest.Factors != nil || rest.Frozen != nil || len(rest.Accepts) > 0 || rest.Complete
 	clear(p.gone)
 	p.fleets = Told{}
 	p.frozen, p.accepts, p.complete, p.all = nil, nil, false, nil

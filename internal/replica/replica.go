@@ -36,6 +36,7 @@ import (
 	"google.golang.org/grpc/status"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
+	"evenkeel.io/controlplane/internal/adapt"
 	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/weights"
 	"evenkeel.io/controlplane/internal/xds"
@@ -51,6 +52,8 @@ type Peer struct {
 	Name string
 	// Address is the host:port of its xDS port, for the other replicas.
 	Address string
+	// RateLimits is the IP:port of its rate limit service, for Envoys; "" where it has none or it is not known.
+	RateLimits string
 }
 
 // String is "name (address)".
@@ -103,6 +106,10 @@ type Told struct {
 	Generations map[string]Generation
 	// Pins are fleets that are pinned to another, each as package lastgood encodes it; empty: it is not pinned.
 	Pins map[string][]byte
+	// RateLimits are where Envoys are to ask the rate limit service, and Factors what limits are multiplied with,
+	// by fleet and rule; nil: as before.
+	RateLimits []string
+	Factors    map[string]map[string]adapt.Factor
 	// Frozen says that services to come are frozen too; nil: as before.
 	Frozen *bool
 	// All are the names of all services that the leader has, told at the end of everything; nil in between.
@@ -110,13 +117,19 @@ type Told struct {
 	All []string
 }
 
-// TakeFleets replaces what t tells of fleets by what is newer.
+// TakeFleets replaces what t tells of fleets and their limits by what is newer.
 func (t *Told) TakeFleets(newer *Told) {
 	if t.Generations == nil {
 		t.Generations = map[string]Generation{}
 	}
 	if t.Pins == nil {
 		t.Pins = map[string][]byte{}
+	}
+	if newer.RateLimits != nil {
+		t.RateLimits = newer.RateLimits
+	}
+	if newer.Factors != nil {
+		t.Factors = newer.Factors
 	}
 	maps.Copy(t.Generations, newer.Generations)
 	maps.Copy(t.Pins, newer.Pins)
@@ -361,6 +374,18 @@ func (r *Replica) Nacks() []xds.Nack {
 	}
 	slices.SortStableFunc(all, func(a, b xds.Nack) int { return b.At.Compare(a.At) })
 	return all
+}
+
+// RateLimits are the addresses of the rate limit services of followers.
+func (r *Replica) RateLimits() (addresses []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for f := range r.followers {
+		if f.self.RateLimits != "" {
+			addresses = append(addresses, f.self.RateLimits)
+		}
+	}
+	return addresses
 }
 
 // WorkersElsewhere is how many workers the proxies of a fleet have that are connected to other replicas. Only a

@@ -86,7 +86,7 @@ func newOne(t *testing.T, name string, change func(*Options)) *one {
 		t.Fatal(err)
 	}
 	opts := Options{
-		Self: Peer{name, lis.Addr().String()}, Log: slog.New(slog.DiscardHandler),
+		Self: Peer{Name: name, Address: lis.Addr().String()}, Log: slog.New(slog.DiscardHandler),
 		Proxies: func() []xds.Proxy { o.mu.Lock(); defer o.mu.Unlock(); return slices.Clone(o.proxies) },
 		Nacks:   func() []xds.Nack { return nil },
 		Loads:   o,
@@ -270,9 +270,9 @@ func TestAcceptsGoDown(t *testing.T) {
 
 func TestWhoMayAct(t *testing.T) {
 	for role, want := range map[Role]string{
-		{Leads: true, Leader: Peer{"a", "10.0.0.1:18000"}}: "",
-		{Leader: Peer{"a", "10.0.0.1:18000"}}:              "a (10.0.0.1:18000): ask the admin port of a",
-		{}:                                                 "no replica is known to lead",
+		{Leads: true, Leader: Peer{Name: "a", Address: "10.0.0.1:18000"}}: "",
+		{Leader: Peer{Name: "a", Address: "10.0.0.1:18000"}}:              "a (10.0.0.1:18000): ask the admin port of a",
+		{}: "no replica is known to lead",
 	} {
 		switch err := role.MayAct(); {
 		case (err == nil) != (want == ""), err != nil && !strings.Contains(err.Error(), want):
@@ -405,7 +405,7 @@ func TestWhatIsNotUnderstoodIsLeftAside(t *testing.T) {
 	go func() { _ = server.Serve(lis) }()
 	t.Cleanup(server.Stop)
 	follower := newOne(t, "b", nil)
-	follower.start(Role{Leader: Peer{"a", lis.Addr().String()}})
+	follower.start(Role{Leader: Peer{Name: "a", Address: lis.Addr().String()}})
 	first := follower.next("what is understood is told", func(e Event) bool { return e.Told != nil }).Told
 	if len(first.Services) != 1 || first.Services["shop/cart:80"] == nil || first.All != nil {
 		t.Errorf("told %+v, want the one service of the third message", first)
@@ -538,7 +538,7 @@ func TestALeaderLeadsWithoutAnAPIServer(t *testing.T) {
 }
 
 func TestHolders(t *testing.T) {
-	self := Peer{"evenkeel-0", "[fd00::1]:18000"}
+	self := Peer{Name: "evenkeel-0", Address: "[fd00::1]:18000"}
 	if got := peerOf(self.identity()); got != self {
 		t.Errorf("%+v", got)
 	}
