@@ -63,7 +63,7 @@ type rig struct {
 	envoy    *demo.Envoy
 	backends []*demo.Backend
 	pods     []*pod // of the backends, in a cluster
-	ports    struct{ xds, admin, listener, envoyAdmin, backend uint16 }
+	ports    struct{ xds, admin, listener, envoyAdmin, backend, limits uint16 }
 }
 
 // newRig starts nothing but n backends of equal speed, two workers each.
@@ -83,7 +83,7 @@ func newRigIn(t *testing.T, net [2]byte, n int, kubeconfig string) *rig {
 	r := &rig{
 		t: t, net: [3]byte{net[0], net[1], byte(network.Add(1))}, config: t.TempDir(), cluster: kubeconfig, state: t.TempDir(), logs: t.TempDir(),
 	}
-	for _, port := range []*uint16{&r.ports.xds, &r.ports.admin, &r.ports.listener, &r.ports.envoyAdmin} {
+	for _, port := range []*uint16{&r.ports.xds, &r.ports.admin, &r.ports.listener, &r.ports.envoyAdmin, &r.ports.limits} {
 		*port = r.freePort(netip.MustParseAddr("127.0.0.1"))
 	}
 	var all []netip.Addr
@@ -267,12 +267,19 @@ spec:
 // start starts the program and waits until it is ready.
 func (r *rig) start(args ...string) {
 	r.t.Helper()
+	r.launch("/readyz", args...)
+}
+
+// launch starts the program and waits until that path of its admin port answers 200.
+func (r *rig) launch(path string, args ...string) {
+	r.t.Helper()
 	from := []string{"--config-dir", r.config}
 	if r.cluster != "" {
 		from = []string{"--kubeconfig", r.cluster}
 	}
 	argv := slices.Concat([]string{program, "serve"}, from, []string{"--state-dir", r.state,
 		"--xds-address", loopback(r.ports.xds), "--admin-address", loopback(r.ports.admin),
+		"--rls-address", loopback(r.ports.limits),
 	}, args)
 	plane, err := demo.StartProcess("controlplane", r.logs, nil, argv...)
 	if err != nil {
@@ -282,7 +289,7 @@ func (r *rig) start(args ...string) {
 	r.t.Cleanup(func() { plane.Stop(5 * time.Second) })
 	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
 	defer cancel()
-	if err := demo.WaitHTTP(ctx, plane, r.adminURL("/readyz")); err != nil {
+	if err := demo.WaitHTTP(ctx, plane, r.adminURL(path)); err != nil {
 		r.t.Fatal(err)
 	}
 }
