@@ -16,10 +16,6 @@ import (
 	"evenkeel.io/controlplane/internal/rlsconfig"
 )
 
-// ReplyHeader is on the answer to a refused request whose limit replies with another status than 429: the
-// status, by which an Envoy's custom response is chosen.
-const ReplyHeader = "x-evenkeel-reply"
-
 // domain is the rules of one fleet, made ready to be asked. It is immutable: Configure and SetFactors put
 // another one in its place, the counters of a rule are in both.
 type domain struct {
@@ -192,7 +188,7 @@ func newReply(r *v1alpha1.Reply) *reply {
 	}
 	out := &reply{}
 	if r.Status != nil && *r.Status != 429 {
-		out.headers = append(out.headers, &corev3.HeaderValue{Key: ReplyHeader, Value: strconv.Itoa(int(*r.Status))})
+		out.headers = append(out.headers, &corev3.HeaderValue{Key: rlsconfig.ReplyHeader, Value: strconv.Itoa(int(*r.Status))})
 	}
 	names := make([]string, 0, len(r.Headers))
 	for name := range r.Headers {

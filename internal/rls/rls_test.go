@@ -246,6 +246,49 @@ func TestValuesAndMissing(t *testing.T) {
 	})
 }
 
+// TestEachFormIsCounted has each form that descriptors of a rule have meet the bound that rlsconfig says.
+func TestEachFormIsCounted(t *testing.T) {
+	second := metav1.Duration{Duration: time.Second}
+	tiers := func(l *v1alpha1.Limit) {
+		l.When = &v1alpha1.When{Methods: []string{"GET"}, CEL: new("true")}
+		l.Values = []v1alpha1.ValueLimit{
+			{Match: map[string]string{"ip": "10.0.0.1", "X-Tenant": "a"}, Rate: &v1alpha1.Rate{Requests: 5, Per: second}},
+			{Match: map[string]string{"ip": "10.0.0.1"}, Rate: &v1alpha1.Rate{Requests: 6, Per: second}},
+			{Match: map[string]string{"X-Tenant": "a"}, Unlimited: new(true)},
+		}
+	}
+	rules := []*rlsconfig.Rule{rate("none", 2, ""), rate("tiers", 3, "header:X-Tenant,ip", tiers), rate("global", 4, "query:q,ip/24", global), streams(7)}
+	r := newRig(t, rules...)
+	bounds := map[Bound]bool{}
+	for _, rule := range rules {
+		for _, form := range rule.Forms() {
+			for _, tenant := range []string{"a", "b"} {
+				for _, ip := range []string{"10.0.0.1/32", "10.0.0.2/32"} {
+					d := &ratelimitv3.RateLimitDescriptor{}
+					for _, e := range form.Entries {
+						value := e.Value
+						if value == "" {
+							value = tenant
+						}
+						if e.Key == rlsconfig.EntryAddress {
+							value = ip
+						}
+						d.Entries = append(d.Entries, &ratelimitv3.RateLimitDescriptor_Entry{Key: e.Key, Value: value})
+					}
+					what, why := r.domain(edge).describe(d.Entries)
+					if why != "" {
+						t.Fatalf("%v is not counted: %s", d, why)
+					}
+					want := newBound(rule.Bound(form.Values(d.Entries)), 1)
+					r.expect(d.String(), what.variant.at(what.entries).view(), want.view())
+					bounds[want.view()] = true
+				}
+			}
+		}
+	}
+	r.expect("different bounds", len(bounds), 7)
+}
+
 func TestWhatNobodyCountsIsAllowed(t *testing.T) {
 	r := newRig(t, rate("tenant", 1, "header:X-Tenant"), rate("streams", 0, "", concurrent(1)))
 	for reason, d := range map[string]*ratelimitv3.RateLimitDescriptor{

@@ -13,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -253,6 +255,48 @@ func FuzzShouldRateLimit(f *testing.F) {
 		}
 		if _, err := proto.Marshal(answer); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzAccessLogs sends access logs of anything at all.
+func FuzzAccessLogs(f *testing.F) {
+	s, err := New(Options{MaxLeases: 64})
+	if err != nil {
+		f.Fatal(err)
+	}
+	s.Configure(edge, []*rlsconfig.Rule{streams(2), rate("all", 3, "")}, nil)
+	answer, err := rateLimits{Server: s}.ShouldRateLimit(f.Context(), request(leaseOf("a", "1")))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, e := range []*accesslogv3.HTTPAccessLogEntry{entry(goesOn, "1", answer.DynamicMetadata), entry(isOver, "1", nil), {}} {
+		wire, err := proto.Marshal(&alsv3.StreamAccessLogsMessage_HTTPAccessLogEntries{LogEntry: []*accesslogv3.HTTPAccessLogEntry{e}})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(wire)
+	}
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		var log alsv3.StreamAccessLogsMessage_HTTPAccessLogEntries
+		if proto.Unmarshal(wire, &log) != nil {
+			return
+		}
+		now := time.Now().UnixNano()
+		s.store.logs(t.Context(), edge, s.entries(edge, log.GetLogEntry()), nil, now)
+		if known := s.leases.known.Load(); known > 64 {
+			t.Fatalf("%d ids are known, expected 64 at most", known)
+		}
+		for i := range shards { // a day later
+			s.leases.sweep(i, now+int64(24*time.Hour))
+		}
+		if held, known := s.leases.held.Load(), s.leases.known.Load(); held != 0 || known != 0 {
+			t.Fatalf("%d leases of %d ids are left", held, known)
+		}
+		for i := range s.leases.places {
+			if len(s.leases.places[i].counts) > 0 {
+				t.Fatal("a place is left without leases")
+			}
 		}
 	})
 }
