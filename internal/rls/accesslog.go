@@ -131,7 +131,7 @@ func (s accessLogs) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessL
 		s.metrics.errors.WithLabelValues("identity").Inc()
 		return status.Errorf(codes.PermissionDenied, "node.cluster is %q: expected a fleet of this client, who is %s", short(node.GetCluster()), who)
 	}
-	name := proxyName{node.GetCluster(), node.GetId()}
+	name := proxyName{node.GetCluster(), short(node.GetId())}
 	proxy := s.proxies.opened(name)
 	defer func() { s.proxies.closed(name, proxy, time.Now()) }()
 	by := holderOf(stream.Context())

@@ -34,7 +34,6 @@ type leases struct {
 	most     int64 // ids: of leases, and up to half of it tombstones
 	ids      [shards]leaseShard
 	places   [shards]placeShard
-	held     atomic.Int64 // leases
 	known    atomic.Int64 // ids
 	overflow atomic.Uint64
 	ended    [endReasons]atomic.Uint64
@@ -135,7 +134,6 @@ func (l *leases) hold(s *leaseShard, id key, p place, by *holder, now int64) {
 	}
 	known.places = append(known.places, p)
 	known.expires, known.holder = now+int64(leaseTime), by
-	l.held.Add(1)
 }
 
 // know makes room for an id. It is called with the shard's lock.
@@ -284,7 +282,6 @@ func (l *leases) sub(p place, reason int) {
 		delete(s.counts, p)
 	}
 	p.counters.leases.Add(-1)
-	l.held.Add(-1)
 	l.ended[reason].Add(1)
 }
 

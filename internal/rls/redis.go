@@ -69,7 +69,7 @@ func (quiet) Printf(context.Context, string, ...any) {}
 func newRedisStore(address string, fixed bool, l *leases, log *slog.Logger) (*redisStore, error) {
 	o, err := redis.ParseURL(address)
 	if err != nil {
-		return nil, fmt.Errorf("Redis: expected a URL such as redis://redis.infra:6379/0 or rediss://user:password@host:port/0: %w", withoutURL(err))
+		return nil, fmt.Errorf("expected the URL of a Redis, such as redis://redis.infra:6379/0 or rediss://user:password@host:port/0: %w", withoutURL(err))
 	}
 	o.MaxRetries = -1 // onError is the better answer
 	o.ContextTimeoutEnabled = true
@@ -200,7 +200,9 @@ func (s *redisStore) logs(ctx context.Context, fleet string, entries []logEntry,
 			done, err = load()
 		}
 	}
-	s.circuit.report(err, time.Now())
+	if ctx.Err() == nil { // else the stream has ended, which says nothing of Redis
+		s.circuit.report(err, time.Now())
+	}
 	for i, d := range done {
 		n, err := d.(*redis.Cmd).Int64()
 		if err != nil {
