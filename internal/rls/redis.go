@@ -54,6 +54,7 @@ type redisStore struct {
 	countIn  *redis.Script
 	loggedIn *redis.Script
 	circuit  circuit
+	timeout  time.Duration // of a call
 
 	ended, rebuilt *atomic.Uint64
 }
@@ -79,7 +80,7 @@ func newRedisStore(address string, fixed bool, l *leases, log *slog.Logger) (*re
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return &redisStore{
 		client: redis.NewClient(o), fixed: fixed, countIn: redis.NewScript(countScript), loggedIn: redis.NewScript(loggedScript),
-		circuit: circuit{log: log}, ended: &l.ended[endLogged], rebuilt: &l.rebuilt,
+		circuit: circuit{log: log}, timeout: redisTimeout, ended: &l.ended[endLogged], rebuilt: &l.rebuilt,
 	}, nil
 }
 
@@ -159,7 +160,7 @@ func (s *redisStore) ask(ctx context.Context, keys []string, args []any) ([]int6
 	if !s.circuit.allow(now) {
 		return nil, status.Error(codes.Unavailable, "Redis does not answer; it is tried again")
 	}
-	waiting, cancel := context.WithTimeout(ctx, redisTimeout)
+	waiting, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	answers, err := s.countIn.Run(waiting, s.client, keys, args...).Int64Slice()
 	if err != nil && ctx.Err() != nil {

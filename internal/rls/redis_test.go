@@ -68,36 +68,15 @@ func (r *redisServer) start() {
 
 func (r *redisServer) url() string { return fmt.Sprintf("redis://127.0.0.1:%d/0", r.port) }
 
-// over makes a Server of ours with rules. Its first call has waited for a connection.
+// over makes a Server of ours with rules, whose calls have time: the machine may be busier than a fleet's.
 func (r *redisServer) over(t *testing.T, o Options, rules ...*rlsconfig.Rule) *rig {
 	t.Helper()
 	o.Redis = r.url()
 	s := newRigWith(t, o, rules...)
 	t.Cleanup(s.store.close)
-	s.until("Redis answers", func() bool { return s.try(desc("rule=shop/api/probe")) == nil })
+	s.store.(*redisStore).timeout = patience
 	return s
 }
-
-// try asks, and says whether there was an answer.
-func (r *rig) try(descriptors ...*ratelimitv3.RateLimitDescriptor) error {
-	_, err := rateLimits{Server: r.Server}.ShouldRateLimit(context.Background(), request(descriptors...))
-	return err
-}
-
-// sure asks until there is an answer: the machine may be too busy for the 15 ms that a call has.
-func (r *rig) sure(descriptors ...*ratelimitv3.RateLimitDescriptor) *rlsv3.RateLimitResponse {
-	r.t.Helper()
-	var answer *rlsv3.RateLimitResponse
-	r.until("there is an answer", func() bool {
-		var err error
-		answer, err = rateLimits{Server: r.Server}.ShouldRateLimit(context.Background(), request(descriptors...))
-		return err == nil
-	})
-	return answer
-}
-
-// probe is a rule by whose counter nothing is tested.
-var probe = rate("probe", 1_000_000, "")
 
 // daily is a rate in so long a time that what a test takes earns nothing back.
 func daily(l *v1alpha1.Limit) { l.Rate.Per.Duration = 24 * time.Hour }
@@ -112,7 +91,7 @@ func TestRedisDecidesAsMemoryDoes(t *testing.T) {
 				{Match: map[string]string{"X-Tenant": "internal"}, Unlimited: new(true)},
 			}
 		}
-		rules := []*rlsconfig.Rule{probe, rate("a", 5, "header:X-Tenant", daily, vip), rate("b", 8, "", daily, burst(12)), rate("c", 4, "", daily, shadow),
+		rules := []*rlsconfig.Rule{rate("a", 5, "header:X-Tenant", daily, vip), rate("b", 8, "", daily, burst(12)), rate("c", 4, "", daily, shadow),
 			rate("streams", 0, "header:X-Tenant", concurrent(3))}
 		here := newRigWith(t, Options{FixedWindows: fixed}, rules...)
 		there := redis.over(t, Options{FixedWindows: fixed}, rules...)
@@ -144,7 +123,7 @@ func TestRedisDecidesAsMemoryDoes(t *testing.T) {
 				if rapid.Bool().Draw(rt, "one") || twice(ds) {
 					ds = ds[:1]
 				}
-				a, b := here.ask(ds...), there.sure(ds...)
+				a, b := here.ask(ds...), there.ask(ds...)
 				for _, s := range append(a.Statuses, b.Statuses...) {
 					s.DurationUntilReset = nil // two clocks
 				}
@@ -174,7 +153,7 @@ func twice(ds []*ratelimitv3.RateLimitDescriptor) bool {
 func TestTwoServersAreOne(t *testing.T) {
 	redis := startRedis(t)
 	rules := func(requests int64, change ...func(*v1alpha1.Limit)) []*rlsconfig.Rule {
-		return []*rlsconfig.Rule{probe, rate("all", requests, "", append(change, daily)...), streams(5)}
+		return []*rlsconfig.Rule{rate("all", requests, "", append(change, daily)...), streams(5)}
 	}
 	servers := []*rig{redis.over(t, Options{}, rules(300)...), redis.over(t, Options{}, rules(300)...)}
 	var admitted, leases atomic.Int64
@@ -182,28 +161,26 @@ func TestTwoServersAreOne(t *testing.T) {
 	for i := range 8 {
 		wait.Go(func() {
 			for n := range 60 {
-				// An answer that came too late has taken what it did: it counts as admitted if it may have.
-				if servers[i%2].sure(desc("rule=shop/api/all")).OverallCode == rlsv3.RateLimitResponse_OK {
+				if servers[i%2].ask(desc("rule=shop/api/all")).OverallCode == rlsv3.RateLimitResponse_OK {
 					admitted.Add(1)
 				}
-				if n < 2 && servers[i%2].sure(leaseOf("a", fmt.Sprint(i, n))).OverallCode == rlsv3.RateLimitResponse_OK {
+				if n < 2 && servers[i%2].ask(leaseOf("a", fmt.Sprint(i, n))).OverallCode == rlsv3.RateLimitResponse_OK {
 					leases.Add(1)
 				}
 			}
 		})
 	}
 	wait.Wait()
-	lost := int64(servers[0].metric("evenkeel_rls_errors_total") + servers[1].metric("evenkeel_rls_errors_total"))
-	if n := admitted.Load(); n > 300 || n < 300-lost {
-		t.Errorf("%d of 480 were admitted, expected 300 (%d answers were late)", n, lost)
+	if n := admitted.Load(); n != 300 {
+		t.Errorf("%d of 480 were admitted, expected 300", n)
 	}
-	if n := leases.Load(); n > 5 || n < 5-lost {
+	if n := leases.Load(); n != 5 {
 		t.Errorf("%d leases of 16 were given, expected 5", n)
 	}
 	// Raised and lowered in mid-window: what one server took counts at the other, and the new rate is that of the
 	// next call.
 	next := func(s *rig) time.Duration {
-		return s.sure(desc("rule=shop/api/all")).Statuses[0].DurationUntilReset.AsDuration().Round(10 * time.Second)
+		return s.ask(desc("rule=shop/api/all")).Statuses[0].DurationUntilReset.AsDuration().Round(10 * time.Second)
 	}
 	servers[0].expect("the next, of 300 a day", next(servers[0]), 290*time.Second)
 	for _, requests := range []int64{3000, 30} {
@@ -228,9 +205,9 @@ func TestTwoServersAreOne(t *testing.T) {
 
 func TestLeasesInRedis(t *testing.T) {
 	redis := startRedis(t)
-	one, two := redis.over(t, Options{}, probe, streams(2)), redis.over(t, Options{}, probe, streams(2))
+	one, two := redis.over(t, Options{}, streams(2)), redis.over(t, Options{}, streams(2))
 	ok := func(r *rig, d *ratelimitv3.RateLimitDescriptor) bool {
-		return r.sure(d).OverallCode == rlsv3.RateLimitResponse_OK
+		return r.ask(d).OverallCode == rlsv3.RateLimitResponse_OK
 	}
 	held := func(want int64) {
 		t.Helper()
@@ -239,7 +216,7 @@ func TestLeasesInRedis(t *testing.T) {
 			t.Errorf("%d are held (%v), expected %d", e.Held, err, want)
 		}
 	}
-	metadata := one.sure(leaseOf("a", "1")).DynamicMetadata
+	metadata := one.ask(leaseOf("a", "1")).DynamicMetadata
 	one.expect("told", len(metadata.GetFields()), 2)
 	one.expect("second", ok(two, leaseOf("a", "2")), true)
 	one.expect("third", ok(one, leaseOf("a", "3")), false)
@@ -268,7 +245,8 @@ func TestLeasesInRedis(t *testing.T) {
 // TestRedisThatDoesNotAnswer has it die, and hang, and come back.
 func TestRedisThatDoesNotAnswer(t *testing.T) {
 	redis := startRedis(t)
-	r := redis.over(t, Options{}, probe, rate("all", 5, "", daily))
+	r := redis.over(t, Options{}, rate("all", 5, "", daily))
+	r.store.(*redisStore).timeout = redisTimeout
 	client := rlsv3.NewRateLimitServiceClient(dial(t, serve(t, r.Server), insecure.NewCredentials()))
 	all := request(desc("rule=shop/api/all"))
 	call := func() error { _, err := client.ShouldRateLimit(t.Context(), all); return err }
