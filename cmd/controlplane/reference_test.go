@@ -206,6 +206,7 @@ func metricsPage(t *testing.T) string {
 	plane, err := wire(serveOptions{
 		xdsTLSDir: filepath.Join(folder, "server"), xdsTrustDomain: defaultTrustDomain, kubeconfig: kubeconfig,
 		replica: replicaOptions{address: "127.0.0.1:18000", name: "one", namespace: "evenkeel"},
+		limits:  rateLimitOptions{address: "127.0.0.1:18081"},
 	}, objects{source: dir.New(".", dir.Options{}), cluster: &rest.Config{}}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
