@@ -112,6 +112,7 @@ func TestAllOfAllReplicas(t *testing.T) {
 			t.Errorf("a window of %v", window)
 		}
 		// An Envoy goes to the other replica: it is in neither sum until it reports there, and not in both then.
+		reports(three, 20, 0, interval) // which is fresh still when the follower adds up
 		three.close()
 		r.follower.ads("envoy-3", edge, -1)
 		r.has(1)
