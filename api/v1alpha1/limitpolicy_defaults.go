@@ -22,8 +22,8 @@ func (s LimitPolicySpec) WithDefaults() LimitPolicySpec {
 }
 
 // WithDefaults is the limit with every default filled in. Missing, Scope and Mode are set then, and where
-// they are there at all, Rate.Burst, the fields of Adapt (of Replicas and Metric the one that By names) and
-// Reply.Status. It shares nothing with l that it changes.
+// they are there at all, Rate.Burst and the fields of Adapt (of Replicas and Metric the one that By names). It
+// shares nothing with l that it changes.
 func (l Limit) WithDefaults() Limit {
 	l.Missing = orDefault(l.Missing, defaultMissing(l.Key))
 	l.Scope = orDefault(l.Scope, ScopeFleet)
@@ -48,11 +48,6 @@ func (l Limit) WithDefaults() Limit {
 			a.Metric = &m
 		}
 		l.Adapt = &a
-	}
-	if l.Reply != nil {
-		r := *l.Reply
-		r.Status = orDefault(r.Status, 429)
-		l.Reply = &r
 	}
 	return l
 }

@@ -346,7 +346,7 @@ type AdaptMetric struct {
 //
 // +kubebuilder:object:generate=false
 type Reply struct {
-	// Status, 400 to 599. Default 429. A gRPC request gets RESOURCE_EXHAUSTED whatever it says.
+	// Status, 400 to 599. Default 429, and 403 where Missing denies. A gRPC request gets RESOURCE_EXHAUSTED whatever it says.
 	// +kubebuilder:validation:Minimum=400
 	// +kubebuilder:validation:Maximum=599
 	Status *int32 `json:"status,omitempty"`
