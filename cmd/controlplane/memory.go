@@ -33,7 +33,6 @@ func giveMemoryBack(ctx context.Context) {
 		now := readHeap()
 		if now.rests(last) && now.spare() >= worthwhile {
 			debug.FreeOSMemory()
-			unmapProgram()
 			now = readHeap()
 		}
 		last = now

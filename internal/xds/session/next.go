@@ -285,12 +285,12 @@ func (s *Session) send(now time.Time, sub *subscription, served *snapshot.Snapsh
 		resources, removed := split(c.told)
 		r.Resources = len(resources)
 		r.Version = to.Version()
-		r.Wire = [][]byte{s.header(sub, r, removed), snapshot.Concat(resources, (*snapshot.Resource).Delta)}
+		r.Wire = parts(s.header(sub, r, removed), resources, (*snapshot.Resource).Delta)
 	} else {
 		resources := s.state(sub, to, c.told)
 		r.Resources = len(resources)
 		r.Version = s.stateVersion(sub, to, c.told)
-		r.Wire = [][]byte{s.header(sub, r, nil), snapshot.Concat(resources, (*snapshot.Resource).SotW)}
+		r.Wire = parts(s.header(sub, r, nil), resources, (*snapshot.Resource).SotW)
 	}
 	f.version = r.Version
 	sub.flight, sub.nonce = f, nonce
@@ -299,6 +299,17 @@ func (s *Session) send(now time.Time, sub *subscription, served *snapshot.Snapsh
 		s.followWithEndpoints(sub, f, c)
 	}
 	return r
+}
+
+// parts are the header and the resources, each in the bytes that all streams share: a fleet that connects at once
+// does not have a copy of everything for each of its nodes.
+func parts(header []byte, resources []*snapshot.Resource, form func(*snapshot.Resource) []byte) [][]byte {
+	wire := make([][]byte, 0, 1+len(resources))
+	wire = append(wire, header)
+	for _, r := range resources {
+		wire = append(wire, form(r))
+	}
+	return wire
 }
 
 // followWithEndpoints has the load assignments of changed clusters sent again after them. An Envoy takes
