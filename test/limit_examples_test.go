@@ -1,0 +1,240 @@
+package test
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"evenkeel.io/controlplane/internal/demo"
+)
+
+// window is for how long a row of TestLimitExamples asks; minute is what stands for a minute in it.
+const (
+	window = 4 * time.Second
+	minute = 2 * time.Second
+)
+
+// TestLimitExamples runs each directory of examples/limits on a real Envoy, with a minute of two seconds, and
+// counts at the client what is let through: the rate times the time and the burst, within 2 %.
+func TestLimitExamples(t *testing.T) {
+	for _, example := range []struct {
+		dir  string
+		rows []row
+		edit []string // pairs of what is replaced in the files
+	}{
+		{dir: "tenant-quota", rows: []row{
+			{name: "a tenant", headers: with("X-Tenant-ID", "acme"), admits: rate(100, time.Second, 200)},
+			{name: "its other method", method: "POST", headers: with("X-Tenant-ID", "acme"), admits: rate(100, time.Second, 200)},
+			{name: "another tenant", headers: with("X-Tenant-ID", "umbrella"), admits: rate(100, time.Second, 200)},
+			{name: "nobody's", admits: rate(100, time.Second, 200)},
+		}},
+		{dir: "tenant-quota", edit: []string{"requests: 500,", "requests: 50,"}, rows: []row{
+			{name: "all of the namespace's environment", headers: with("X-Tenant-ID", "acme"), admits: rate(50, time.Second, 50)},
+		}},
+		{dir: "per-ip", rows: []row{
+			{name: "an address", from: "127.0.0.1", admits: rate(100, minute, 100)},
+			{name: "another", from: "127.0.0.2", admits: rate(100, minute, 100)},
+		}},
+		{dir: "tiers", rows: []row{
+			{name: "free", headers: with("X-Tier", "free", "X-Tenant-ID", "a"), admits: rate(10, minute, 10)},
+			{name: "default", headers: with("X-Tier", "basic", "X-Tenant-ID", "b"), admits: rate(100, minute, 100),
+				refusal: http.Header{"X-Upgrade": {"https://shop.example.com/plans"}}, body: "This is more than your plan includes."},
+			{name: "vip", headers: with("X-Tier", "vip", "X-Tenant-ID", "c"), admits: rate(500, minute, 500), offered: 600},
+			{name: "unlimited", headers: with("X-Tier", "none", "X-Tenant-ID", "status-page"), admits: everything},
+			{name: "no tier", headers: with("X-Tenant-ID", "d"), admits: nothing},
+		}},
+		{dir: "methods", rows: []row{
+			{name: "a version's reads", headers: with("X-API-Version", "2"), admits: rate(50, time.Second, 50)},
+			{name: "reads without one", admits: rate(50, time.Second, 50)},
+			{name: "an agent's deletes", method: "DELETE", headers: with("User-Agent", "some-agent/1"), admits: everything},
+			{name: "writes", method: "POST", headers: with("X-API-Version", "2"), admits: everything},
+		}},
+		{dir: "soft-and-hard", rows: []row{
+			{name: "over both", headers: with("X-Tenant-ID", "acme"), admits: rate(100, time.Second, 100)},
+			{name: "over the soft one", headers: with("X-Tenant-ID", "umbrella"), offered: 70, admits: everything},
+		}},
+		{dir: "canary", edit: []string{"weight: 95}", "weight: 50}", "weight: 5}", "weight: 50}", "requests: 300,", "requests: 40,"}, rows: []row{
+			{name: "to the canary", answeredBy: 2, admits: rate(40, minute, 40)},
+		}},
+	} {
+		t.Run(example.dir, func(t *testing.T) {
+			r := newRig(t, 0)
+			r.limitExample(example.dir, example.edit...)
+			r.start()
+			r.startEnvoy("shop/edge")
+			r.eventually("the listener answers", func() error {
+				if got := r.get("/"); got != 200 && got != 403 && got != 429 {
+					return fmt.Errorf("status %d", got)
+				}
+				return nil
+			})
+			// What was asked before must not be in a counter.
+			time.Sleep(minute)
+			var rows sync.WaitGroup
+			for _, row := range example.rows {
+				rows.Go(func() { r.judge(row) })
+			}
+			rows.Wait()
+		})
+	}
+}
+
+// row is what one client sends, and what of it is let through.
+type row struct {
+	name    string
+	method  string
+	from    string // the client's address
+	headers http.Header
+	offered float64 // requests/s; 0: 220
+	// answeredBy counts only what that backend answered, 0 all.
+	answeredBy int
+	admits     func(sent int, took time.Duration) (float64, string)
+	// refusal and body are what a refused request is answered with.
+	refusal http.Header
+	body    string
+}
+
+func with(pairs ...string) http.Header {
+	h := http.Header{}
+	for i := 0; i < len(pairs); i += 2 {
+		h.Set(pairs[i], pairs[i+1])
+	}
+	return h
+}
+
+func rate(requests float64, per time.Duration, burst float64) func(int, time.Duration) (float64, string) {
+	return func(_ int, took time.Duration) (float64, string) {
+		return burst + requests*took.Seconds()/per.Seconds(), fmt.Sprintf("%v + %v per %v", burst, requests, per)
+	}
+}
+
+func everything(sent int, _ time.Duration) (float64, string) { return float64(sent), "all" }
+
+func nothing(int, time.Duration) (float64, string) { return 0, "none" }
+
+// judge sends the requests of a row for a window and compares what was let through.
+func (r *rig) judge(row row) {
+	r.t.Helper()
+	c := r.flood(row)
+	want, why := row.admits(c.sent, c.took)
+	got := float64(c.admitted)
+	if off := math.Abs(got - want); off > max(1.5, 0.02*want) {
+		r.t.Errorf("%s: %v of %d requests in %v were let through, want %.1f (%s); answers %v", row.name, got, c.sent, c.took, want, why, c.statuses)
+		return
+	}
+	r.t.Logf("%s: %v of %d in %.2fs, want %.1f (%s)", row.name, got, c.sent, c.took.Seconds(), want, why)
+	if c.refused == nil || c.refused.StatusCode != http.StatusTooManyRequests {
+		return
+	}
+	for _, name := range []string{"Retry-After", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"} {
+		if c.refused.Header.Get(name) == "" {
+			r.t.Errorf("%s: a refusal has no %s: %v", row.name, name, c.refused.Header)
+		}
+	}
+	for name := range row.refusal {
+		if got, want := c.refused.Header.Get(name), row.refusal.Get(name); got != want {
+			r.t.Errorf("%s: a refusal has %s %q, want %q", row.name, name, got, want)
+		}
+	}
+	if row.body != "" && c.refusedBody != row.body {
+		r.t.Errorf("%s: a refusal says %q, want %q", row.name, c.refusedBody, row.body)
+	}
+}
+
+// counted is what a client saw.
+type counted struct {
+	sent, admitted int
+	statuses       map[int]int
+	took           time.Duration
+	refused        *http.Response
+	refusedBody    string
+}
+
+// flood sends the requests of a row at its rate for a window.
+func (r *rig) flood(row row) counted {
+	const clients = 8
+	offered := row.offered
+	if offered == 0 {
+		offered = 220
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: clients}
+	if row.from != "" {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(row.from)}}
+		transport.DialContext = dialer.DialContext
+	}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	c := counted{statuses: map[int]int{}}
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	began := time.Now()
+	for range clients {
+		all.Go(func() {
+			pace := time.NewTicker(time.Duration(float64(clients) / offered * float64(time.Second)))
+			defer pace.Stop()
+			for time.Since(began) < window {
+				req, err := http.NewRequestWithContext(r.t.Context(), row.method, r.url("/"), nil)
+				if err != nil {
+					r.t.Error(err)
+					return
+				}
+				maps.Copy(req.Header, row.headers)
+				resp, err := client.Do(req)
+				if err != nil {
+					r.t.Errorf("%s: %v", row.name, err)
+					return
+				}
+				body, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				mu.Lock()
+				c.sent++
+				c.statuses[resp.StatusCode]++
+				c.took = time.Since(began)
+				if ok := resp.StatusCode == http.StatusOK; ok && (row.answeredBy == 0 || resp.Header.Get("X-Demo-Backend") == netip.AddrPortFrom(r.address(row.answeredBy), r.ports.backend).String()) {
+					c.admitted++
+				} else if !ok && c.refused == nil {
+					c.refused, c.refusedBody = resp, string(body)
+				}
+				mu.Unlock()
+				<-pace.C
+			}
+		})
+	}
+	all.Wait()
+	return c
+}
+
+// limitExample writes a directory of examples/limits with the addresses of this rig and a short minute. What the
+// service cannot be asked about in time is refused, so that a machine that is too slow does not let more through.
+func (r *rig) limitExample(dir string, edit ...string) {
+	r.t.Helper()
+	r.ports.backend = r.freePort(r.address(0), r.address(1), r.address(2))
+	for i := range 3 {
+		r.addBackend(i, demo.BackendConfig{Workers: 64, Work: demo.Distribution{Shape: demo.Deterministic, Mean: time.Millisecond}})
+	}
+	replace := strings.NewReplacer(append(edit,
+		"127.0.3.1", r.address(0).String(), "127.0.3.2", r.address(1).String(), "127.0.3.3", r.address(2).String(),
+		"port: 8080", fmt.Sprintf("port: %d", r.ports.backend), "port: 8000", fmt.Sprintf("port: %d", r.ports.listener),
+		"per: 1m", "per: "+minute.String(), "\n  limits:", "\n  onError: Deny\n  limits:")...)
+	files, err := filepath.Glob(filepath.Join("..", "examples", "limits", dir, "*.yaml"))
+	if err != nil || len(files) == 0 {
+		r.t.Fatalf("no files in examples/limits/%s: %v", dir, err)
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.write(filepath.Base(file), replace.Replace(string(content)))
+	}
+}
