@@ -70,7 +70,7 @@ func TestLimitExamples(t *testing.T) {
 		t.Run(example.dir, func(t *testing.T) {
 			r := newRig(t, 0)
 			r.limitExample(example.dir, example.edit...)
-			r.start()
+			r.start("--rls-timeout", "2s")
 			r.startEnvoy("shop/edge")
 			r.eventually("the listener answers", func() error {
 				if got := r.get("/"); got != 200 && got != 403 && got != 429 {
@@ -215,7 +215,7 @@ func (r *rig) flood(row row) counted {
 }
 
 // limitExample writes a directory of examples/limits with the addresses of this rig and a short minute. What the
-// service cannot be asked about in time is refused, so that a machine that is too slow does not let more through.
+// service cannot be asked about is refused, so that a machine that is too slow does not let more through.
 func (r *rig) limitExample(dir string, edit ...string) {
 	r.t.Helper()
 	r.ports.backend = r.freePort(r.address(0), r.address(1), r.address(2))

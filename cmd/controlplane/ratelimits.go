@@ -9,12 +9,14 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"evenkeel.io/controlplane/internal/pipeline"
 	"evenkeel.io/controlplane/internal/replica"
 	"evenkeel.io/controlplane/internal/rls"
+	"evenkeel.io/controlplane/internal/translate"
 	"evenkeel.io/controlplane/internal/xds"
 )
 
@@ -24,6 +26,7 @@ type rateLimitOptions struct {
 	advertise string
 	redis     string
 	service   string
+	timeout   time.Duration
 }
 
 func (o *rateLimitOptions) addFlags(flags *pflag.FlagSet) {
@@ -31,6 +34,7 @@ func (o *rateLimitOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.advertise, "rls-advertise", "", "the IP:port by which Envoys reach the rate limit service; empty: --rls-address, with the host of --replica-address if that is any")
 	flags.StringVar(&o.redis, "rls-redis", "", "a Redis in which all replicas count together, redis://HOST:PORT/DB or rediss://...; empty: in the memory of the one that leads. A user and password in it are shown nowhere")
 	flags.StringVar(&o.service, "rls-service", "", "a Service, NAMESPACE/NAME:PORT, of reference rate limit services (github.com/envoyproxy/ratelimit), which are asked in place of this one and take their configuration over xDS")
+	flags.DurationVar(&o.timeout, "rls-timeout", translate.DefaultLimitTimeout, "how long a request waits in an Envoy for the rate limit service, 1ms to 10s; then its policy's onError decides")
 }
 
 var serviceName = regexp.MustCompile(`^[a-z0-9-]+/[a-z0-9-]+:[0-9]{1,5}$`)
@@ -39,6 +43,9 @@ var serviceName = regexp.MustCompile(`^[a-z0-9-]+/[a-z0-9-]+:[0-9]{1,5}$`)
 func (o *rateLimitOptions) validate(of *serveOptions) error {
 	if o.service != "" && !serviceName.MatchString(o.service) {
 		return fmt.Errorf("--rls-service %q: expected NAMESPACE/NAME:PORT, such as infra/ratelimit:8081", o.service)
+	}
+	if o.timeout < time.Millisecond || o.timeout > 10*time.Second {
+		return fmt.Errorf("--rls-timeout %v: expected 1ms to 10s", o.timeout)
 	}
 	if o.redis != "" {
 		if u, err := url.Parse(o.redis); err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Hostname() == "" {

@@ -357,7 +357,7 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 		Workers:    func(fleet string) int { return c.xds.Registry().Workers(fleet) },
 		State:      state,
 		Catalog:    from.catalog,
-		Translate:  translate.Options{ListenerAddress: o.listenerAddress},
+		Translate:  translate.Options{ListenerAddress: o.listenerAddress, LimitTimeout: o.limits.timeout},
 		Limits:     limits,
 		Log:        log,
 		Metrics:    c.metrics,

@@ -3,6 +3,7 @@ package translate
 import (
 	"maps"
 	"slices"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -67,11 +68,11 @@ func enable() *anypb.Any { return anyOf(&routev3.FilterConfig{Config: &anypb.Any
 
 // slots are the contents of the slots. Each is served, though one that no policy fills equals the slot's
 // default, so that every fleet answers for every type and a fleet that is in order looks like one.
-func slots(f *catalog.Fleet) []Resource {
+func slots(f *catalog.Fleet, limitTimeout time.Duration) []Resource {
 	contents := map[string]proto.Message{
 		CustomResponseFilter: replyStatus(f.Rules),
-		AllowFilter:          askService(f, v1alpha1.OnErrorAllow),
-		DenyFilter:           askService(f, v1alpha1.OnErrorDeny),
+		AllowFilter:          askService(f, v1alpha1.OnErrorAllow, limitTimeout),
+		DenyFilter:           askService(f, v1alpha1.OnErrorDeny, limitTimeout),
 	}
 	for i := range BucketSlots {
 		contents[bucketFilter(i+1)] = buckets(f.Rules, i+1)

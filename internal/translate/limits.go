@@ -29,9 +29,6 @@ const (
 	// hash of its name: a change of it fills the buckets of that one anew and leaves the others alone.
 	BucketSlots = 8
 
-	// serviceTimeout bounds how long a request waits for the rate limit service.
-	serviceTimeout = 20 * time.Millisecond
-
 	tooManyRequests = 429
 )
 
@@ -107,13 +104,13 @@ func always() *corev3.RuntimeFractionalPercent {
 }
 
 // askService is the content of the slot of the limits with that OnError, nil if there are none.
-func askService(f *catalog.Fleet, onError v1alpha1.OnError) proto.Message {
+func askService(f *catalog.Fleet, onError v1alpha1.OnError, timeout time.Duration) proto.Message {
 	if !slices.ContainsFunc(f.Rules, func(r *rlsconfig.Rule) bool { return r.Scope() == v1alpha1.ScopeFleet && r.OnError == onError }) {
 		return nil
 	}
 	m := &ratelimitv3.RateLimit{
 		Domain:                         f.Name,
-		Timeout:                        durationpb.New(serviceTimeout),
+		Timeout:                        durationpb.New(timeout),
 		StatPrefix:                     strings.ToLower(string(onError)),
 		EnableXRatelimitHeaders:        ratelimitv3.RateLimit_DRAFT_VERSION_03,
 		EnableRetryAfterHeader:         true,

@@ -8,6 +8,7 @@ package translate
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -30,7 +31,12 @@ type Options struct {
 	// NoQuotas leaves the bounds of limits out of routes: an Envoy before 1.39 is connected, which would
 	// refuse them.
 	NoQuotas bool
+	// LimitTimeout is how long a request waits for the rate limit service; 0 is DefaultLimitTimeout.
+	LimitTimeout time.Duration
 }
+
+// DefaultLimitTimeout is longer than any answer of a service that is well, and no delay that is noticed.
+const DefaultLimitTimeout = 20 * time.Millisecond
 
 // Fleet makes what is one fleet's own, sorted by type (in the order of Types) and name. The rest of
 // what it is served it shares with other fleets: a Cluster and an Assignment per Service of f.Services.
@@ -42,7 +48,7 @@ func Fleet(f *catalog.Fleet, opts Options) []Resource {
 	for i := range f.Listeners {
 		out = append(out, routeConfiguration(f, &f.Listeners[i], opts))
 	}
-	out = append(out, slots(f)...)
+	out = append(out, slots(f, cmp.Or(opts.LimitTimeout, DefaultLimitTimeout))...)
 	out = append(out, runtimeLayer(f), limitList(f))
 	slices.SortStableFunc(out, func(a, b Resource) int {
 		return cmp.Or(cmp.Compare(a.Type.order(), b.Type.order()), cmp.Compare(a.Name, b.Name))
