@@ -60,7 +60,7 @@ var edges = map[string][]string{
 	"internal/replica":      {"internal/adapt", "internal/signals", "internal/translate", "internal/weights", "internal/xds"},
 	"internal/pipeline": {"api/v1alpha1", "internal/adapt", "internal/audit", "internal/catalog", "internal/lastgood", "internal/replica", "internal/signals", "internal/signals/lrs", "internal/signals/promapi", "internal/signals/scrape", "internal/rlsconfig",
 		"internal/snapshot", "internal/source", "internal/translate", "internal/weights", "internal/xds"},
-	"internal/admin": {"api/v1alpha1", "internal/catalog", "internal/signals", "internal/snapshot",
+	"internal/admin": {"api/v1alpha1", "internal/adapt", "internal/rls", "internal/catalog", "internal/signals", "internal/snapshot",
 		"internal/source", "internal/status", "internal/translate", "internal/weights", "internal/xds"},
 }
 

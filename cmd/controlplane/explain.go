@@ -46,6 +46,7 @@ whole Service.`,
 		},
 	}
 	c.addFlags(cmd, true)
+	cmd.AddCommand(newExplainLimitCommand())
 	return cmd
 }
 

@@ -67,7 +67,7 @@ Exit codes: 0 ok, 1 refused input, 2 usage, 3 cannot reach the control plane.`,
 	}
 	add("run", newServeCommand(), newDemoCommand())
 	add("files", newCheckCommand(), newRenderCommand(), newBootstrapCommand(), newCertgenCommand())
-	add("look", newProxiesCommand(), newServicesCommand(), newExplainCommand(), newSnapshotCommand(), newTargetsCommand(),
+	add("look", newProxiesCommand(), newServicesCommand(), newExplainCommand(), newLimitsCommand(), newSnapshotCommand(), newTargetsCommand(),
 		newHistoryCommand(), newDiffCommand(), newNacksCommand())
 	add("act", newFreezeCommand(), newUnfreezeCommand(), newRollbackCommand(), newUnpinCommand(), newAcceptCommand())
 	root.AddCommand(newVersionCommand())

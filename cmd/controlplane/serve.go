@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"evenkeel.io/controlplane/internal/adapt"
 	"evenkeel.io/controlplane/internal/admin"
 	"evenkeel.io/controlplane/internal/auth"
 	"evenkeel.io/controlplane/internal/auth/identity"
@@ -376,6 +377,10 @@ func wire(o serveOptions, from objects, state *lastgood.Dir, log *slog.Logger) (
 		Model:   func() admin.Model { return c.pipeline.View() },
 		Proxies: c.xds.Registry(), Targets: []admin.Targets{scraper, querier, reports}, Actions: operator{c.pipeline, from.source, c.replica},
 		Metrics: c.metrics, AllowedHosts: o.adminHosts, Version: programVersion(),
+	}
+	pages.Factors = func(fleet string) map[string]adapt.Decision { return c.pipeline.View().Limits(fleet).Decisions }
+	if c.rateLimits != nil {
+		pages.Limits = c.rateLimits
 	}
 	if c.replica != nil {
 		pages.Proxies, pages.Follows = c.replica, c.follows

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"evenkeel.io/controlplane/internal/adapt"
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/snapshot"
@@ -86,6 +87,10 @@ type Options struct {
 	// Targets are shown together.
 	Targets []Targets
 	Actions Actions
+	// Limits are those that are counted in this process; nil: there is no rate limit service in it.
+	Limits Limits
+	// Factors are why the limits of a fleet are multiplied with what they are, by rule; nil: nothing is known.
+	Factors func(fleet string) map[string]adapt.Decision
 	// Follows names the replica that computes the weights, "" if this one does; nil if there is no other.
 	Follows func() string
 	// Metrics is served on /metrics.
@@ -130,6 +135,9 @@ func newServer(o Options) *server {
 	if o.Follows == nil {
 		o.Follows = func() string { return "" }
 	}
+	if o.Factors == nil {
+		o.Factors = func(string) map[string]adapt.Decision { return nil }
+	}
 	o.Version = cmp.Or(o.Version, "development")
 	return &server{Options: o}
 }
@@ -144,6 +152,8 @@ func New(o Options) http.Handler {
 		{pattern: "/services", page: "services", live: true, about: "services with their weights", handle: moment.services},
 		{pattern: "/services/{namespace}/{service}", page: "service", live: true, about: "one Service, <name>:<port>", handle: moment.service},
 		{pattern: "/targets", page: "targets", live: true, about: "scrape targets", handle: moment.targets},
+		{pattern: "/limits", page: "limits", live: true, about: "limits, their factors and who is refused", handle: moment.limits},
+		{pattern: "/limits/explain", about: "what a limit makes of a key: ?fleet=&rule=&key=PART=VALUE", handle: moment.explainLimit},
 		{pattern: "/proxies", page: "proxies", live: true, about: "connected proxies", handle: moment.proxies},
 		{pattern: "/nacks", page: "nacks", live: true, about: "refusals by proxies", handle: moment.nacks},
 		{pattern: "/snapshots", page: "snapshots", about: "what every fleet is served", handle: moment.snapshots},

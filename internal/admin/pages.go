@@ -74,7 +74,7 @@ func (s *server) render(w http.ResponseWriter, r *http.Request, code int, rt rou
 		JSON: "curl " + shellQuote("http://"+r.Host+r.URL.RequestURI()),
 	}
 	for _, item := range []menuItem{
-		{Path: "/", Name: "Overview"}, {Path: "/services", Name: "Services"}, {Path: "/proxies", Name: "Proxies"}, {Path: "/nacks", Name: "Refusals"},
+		{Path: "/", Name: "Overview"}, {Path: "/services", Name: "Services"}, {Path: "/limits", Name: "Limits"}, {Path: "/proxies", Name: "Proxies"}, {Path: "/nacks", Name: "Refusals"},
 		{Path: "/targets", Name: "Targets"}, {Path: "/snapshots", Name: "Snapshots"}, {Path: "/history", Name: "History"}, {Path: "/status", Name: "Status"},
 	} {
 		item.Current = item.Path == r.URL.Path || item.Path != "/" && strings.HasPrefix(r.URL.Path, item.Path+"/")

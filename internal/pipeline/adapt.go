@@ -64,6 +64,8 @@ func (c *core) adapt(now time.Time) {
 			factors[key][rule.ID], c.limits.decisions[key][rule.ID] = f, d
 			if d.Value != before {
 				moved[key] = true
+			}
+			if d.Value != before && before != 0 {
 				c.log.Info("a limit follows its backends", "fleet", key, "limit", rule.ID, "factor", d.Value, "was", before, "why", d.Why)
 			}
 		}
