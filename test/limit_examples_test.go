@@ -89,6 +89,63 @@ func TestLimitExamples(t *testing.T) {
 	}
 }
 
+// TestStreamsAreCounted runs examples/limits/streams: of an address three streams at a time, however many it asks
+// for, and others when those have ended. What is no stream is not counted.
+func TestStreamsAreCounted(t *testing.T) {
+	r := newRig(t, 0)
+	r.limitExample("streams")
+	for _, b := range r.backends {
+		if err := b.SetSpeed(1. / 2000); err != nil { // a stream of two seconds
+			t.Fatal(err)
+		}
+	}
+	r.start("--rls-timeout", "2s")
+	r.startEnvoy("shop/edge")
+	open := func(accept string, n int) map[int]int {
+		statuses := make(chan int, n)
+		for range n {
+			go func() {
+				req, err := http.NewRequestWithContext(t.Context(), "GET", r.url("/"), nil)
+				if err != nil {
+					panic(err)
+				}
+				req.Header.Set("Accept", accept)
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					statuses <- 0
+					return
+				}
+				defer resp.Body.Close()
+				_, _ = io.Copy(io.Discard, resp.Body)
+				statuses <- resp.StatusCode
+			}()
+		}
+		counted := map[int]int{}
+		for range n {
+			counted[<-statuses]++
+		}
+		return counted
+	}
+	r.eventually("a stream is answered", func() error {
+		if got := open("text/event-stream", 1); got[200] != 1 {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+	for range 2 {
+		// The end of the last one reaches the service after its client.
+		r.eventually("three of eight streams are let through", func() error {
+			if got := open("text/event-stream", 8); got[200] != 3 || got[429] != 5 {
+				return fmt.Errorf("%v", got)
+			}
+			return nil
+		})
+	}
+	if got := open("text/html", 8); got[200] != 8 {
+		t.Errorf("requests that are no streams: %v", got)
+	}
+}
+
 // row is what one client sends, and what of it is let through.
 type row struct {
 	name    string
