@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -333,6 +334,49 @@ func TestRefusals(t *testing.T) {
 		if got := r.do("POST", host(i), "/", grpc); got.Header.Get("Grpc-Status") != "8" {
 			t.Errorf("%s: gRPC is told %d %v, want RESOURCE_EXHAUSTED", host(i), got.Status, got.Header)
 		}
+	}
+	r.accepted()
+}
+
+// TestStreamsAtATime: a stream holds its lease until it ends, and no longer.
+func TestStreamsAtATime(t *testing.T) {
+	s := backend(t, "echo")
+	l := rule(t, "shop/api/streams", v1alpha1.OnErrorDeny, func(l *v1alpha1.Limit) { l.Rate, l.Concurrency, l.Key = nil, ptr[int32](2), []string{"ip"} })
+	hosts := []catalog.VirtualHost{{Domain: "*", Routes: []catalog.Route{{Name: "shop/web/0/0", Match: prefix("/"), Backends: to(s), Limits: limits(l)}}}}
+	r := startWith(t, options{service: []string{realService(t, hosts)}}, hosts, s)
+	r.asks()
+	r.until("a request is let in", func() bool { return r.do("GET", "a", "/", nil).Status == http.StatusOK })
+	inService := func() int { return int(r.stat(`^cluster\.shop/echo:80\.upstream_rq_active$`)) }
+	// stream tries until it is let in, for the request before it may hold its lease a moment longer.
+	stream := func(nth int) (end func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for ctx.Err() == nil {
+				req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://127.0.0.1:%d/slow", r.listener), nil)
+				if err != nil {
+					return
+				}
+				if response, err := r.client.Do(req); err == nil {
+					response.Body.Close()
+				}
+			}
+		}()
+		r.until("the stream is let in", func() bool { return inService() == nth })
+		return func() { cancel(); <-ended }
+	}
+	for range 3 { // what is denied takes no lease, and gives none back
+		first, second := stream(1), stream(2)
+		for range 5 {
+			if got := r.do("GET", "a", "/", nil); got.Status != http.StatusTooManyRequests {
+				t.Errorf("a third is answered with %d, want 429", got.Status)
+			}
+		}
+		first()
+		r.until("a lease is free again", func() bool { return r.do("GET", "a", "/", nil).Status == http.StatusOK })
+		second()
+		r.until("both streams have ended", func() bool { return inService() == 0 })
 	}
 	r.accepted()
 }

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/demo"
 	"evenkeel.io/controlplane/internal/snapshot"
@@ -51,6 +53,7 @@ type options struct {
 	address   string   // of the listener, 127.0.0.1 without
 	service   []string // the rate limit service; nil leaves its load assignment out
 	translate translate.Options
+	alter     func(*listenerv3.Listener) // changes the listener before it is served
 }
 
 // listenerFor is the listener of a rig with these virtual hosts.
@@ -134,6 +137,11 @@ func (r *rig) serve(hosts []catalog.VirtualHost, services ...*catalog.Service) {
 	}
 	f.Listeners[0].Address = r.address
 	resources := translate.Fleet(f, r.translate)
+	for _, resource := range resources {
+		if l, ok := resource.Message.(*listenerv3.Listener); ok && r.alter != nil {
+			r.alter(l)
+		}
+	}
 	if r.service != nil {
 		resources = append(resources, translate.RateLimitService(r.service))
 	}
