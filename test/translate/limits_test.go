@@ -346,7 +346,7 @@ func TestStreamsAtATime(t *testing.T) {
 	r := startWith(t, options{service: []string{realService(t, hosts)}}, hosts, s)
 	r.asks()
 	r.until("a request is let in", func() bool { return r.do("GET", "a", "/", nil).Status == http.StatusOK })
-	inService := func() int { return int(r.stat(`^cluster\.shop/echo:80\.upstream_rq_active$`)) }
+	inService := func() int { return int(r.stat(`^cluster\.shop/echo_80\.upstream_rq_active$`)) }
 	// stream tries until it is let in, for the request before it may hold its lease a moment longer.
 	stream := func(nth int) (end func()) {
 		ctx, cancel := context.WithCancel(t.Context())
