@@ -41,6 +41,9 @@ type local struct {
 // count takes and gives back what it took, rather than look first and take then, so that no two calls are admitted by
 // the same room: between the two steps another call may be refused for it.
 func (s *local) count(ctx context.Context, hits []hit, now int64, take bool) (over bool, err error) {
+	if !take {
+		return s.look(hits, now), nil
+	}
 	for i := range hits {
 		h := &hits[i]
 		c := h.variant.counters
@@ -58,11 +61,30 @@ func (s *local) count(ctx context.Context, hits []hit, now int64, take bool) (ov
 		over = over || h.refused() && h.counts()
 	}
 	for i := range hits {
-		if h := &hits[i]; (over || !take) && h.answer.Admitted {
+		if h := &hits[i]; over && h.answer.Admitted {
 			s.giveBack(h, now)
 		}
 	}
 	return over, nil
+}
+
+// look answers as count would, and leaves no trace: a key that nobody came with gets no room.
+func (s *local) look(hits []hit, now int64) (over bool) {
+	for i := range hits {
+		h := &hits[i]
+		c := h.variant.counters
+		switch {
+		case h.bound.unlimited || h.negative:
+			h.answer.Admitted = true
+		case h.variant.lease:
+			held := s.leases.count(place{c, h.key})
+			h.answer = gcra.Answer{Admitted: held < h.bound.concurrency, Remaining: max(0, h.bound.concurrency-held)}
+		default:
+			h.answer = c.table.look(h.key, h.bound.rate, now, h.n)
+		}
+		over = over || h.refused() && h.counts()
+	}
+	return over
 }
 
 func (s *local) lease(ctx context.Context, h *hit, now int64) {

@@ -94,13 +94,7 @@ func (t *table) take(k key, b gcra.Bound, now, n int64) gcra.Answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before, known := s.states[k]
-	var after gcra.State
-	var answer gcra.Answer
-	if t.memory.fixed {
-		after, answer = b.TakeWindow(before, now, n)
-	} else {
-		after, answer = b.Take(before, now, n)
-	}
+	after, answer := t.decide(b, before, now, n)
 	if !answer.Admitted || n == 0 {
 		return answer // nothing changed
 	}
@@ -110,6 +104,22 @@ func (t *table) take(k key, b gcra.Bound, now, n int64) gcra.Answer {
 	s.states[k] = after
 	s.peak = max(s.peak, len(s.states))
 	return answer
+}
+
+// look is the answer of a take that takes nothing.
+func (t *table) look(k key, b gcra.Bound, now, n int64) gcra.Answer {
+	s := t.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, answer := t.decide(b, s.states[k], now, n)
+	return answer
+}
+
+func (t *table) decide(b gcra.Bound, s gcra.State, now, n int64) (gcra.State, gcra.Answer) {
+	if t.memory.fixed {
+		return b.TakeWindow(s, now, n)
+	}
+	return b.Take(s, now, n)
 }
 
 // give undoes a take.

@@ -463,6 +463,7 @@ func TestLimitsAndExplain(t *testing.T) {
 		r.expect("explained", fmt.Sprint(e.Value, e.Remaining, e.Admitted, e.Bound, err), "0 4 true {4 4 0 false} <nil>")
 		e, err = r.Explain(t.Context(), edge, "shop/api/tenant", nil)
 		r.expect("explained", fmt.Sprint(e.Key, err), "missing=global<nil>")
+		r.expect("keys after keys were explained that nobody came with", r.Limits()[1].Keys, int64(99))
 		for _, values := range []map[string]string{{"X-User": "a"}, {"X-Tenant": "a", "X-User": "a"}} {
 			if _, err := r.Explain(t.Context(), edge, "shop/api/tenant", values); err == nil || !strings.Contains(err.Error(), "X-User") {
 				t.Errorf("%v: %v", values, err)
