@@ -1,6 +1,7 @@
 package status
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -64,7 +65,7 @@ func TestALimitPolicyIsProgrammedWhereItHolds(t *testing.T) {
 			if len(s.Ancestors) != 4 {
 				t.Fatalf("%d ancestors", len(s.Ancestors))
 			}
-			for i, want := range []string{tc.want, tc.want, tc.want, "ApR"} {
+			for i, want := range []string{tc.want, tc.want, tc.want, "APR"} { // of a route elsewhere there is nothing to wait for
 				if got := short(s.Ancestors[i].Conditions); got != want {
 					t.Errorf("%d: %s, want %s: %+v", i, got, want, s.Ancestors[i].Conditions)
 				}
@@ -74,4 +75,41 @@ func TestALimitPolicyIsProgrammedWhereItHolds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestALimitPolicyThatHoldsNowhere: there is nothing to wait for but that the Envoys that had it have it no more.
+func TestALimitPolicyThatHoldsNowhere(t *testing.T) {
+	web := routeTo("web", gatewayv1.ParentReference{Name: "of-evenkeel"})
+	web.Spec.Rules = []gatewayv1.HTTPRouteRule{{Name: new(gatewayv1.SectionName("read"))}}
+	off := limiting(v1alpha1.ScopeFleet)
+	off.Spec.Limits[0].Mode = new(v1alpha1.LimitOff)
+	waiting := proxy("a", "shop/of-evenkeel", xds.Synced)
+	waiting.Types[translate.RDS] = xds.TypeState{State: xds.Pending}
+	for _, tc := range []struct {
+		name, want, message string
+		proxies             []xds.Proxy
+	}{
+		{"nobody is connected", "APR", "nothing is to be programmed", nil},
+		{"all have acknowledged", "APR", "nothing is to be programmed", []xds.Proxy{proxy("a", "shop/of-evenkeel", xds.Synced)}},
+		{"one may have it still", "ApR", "waiting for a", []xds.Proxy{waiting}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			in := cluster(tc.proxies, gatewayOf("evenkeel", listener("a", 80, "")), web, routeTo("away"), off)
+			for i, a := range in.stanza(t, source.KindLimitPolicy, "limits").Ancestors[:3] {
+				if got := short(a.Conditions); got != tc.want || !strings.Contains(meaning(a.Conditions, TypeProgrammed), tc.message) {
+					t.Errorf("%d: %s, want %s with %q: %+v", i, got, tc.want, tc.message, a.Conditions)
+				}
+			}
+		})
+	}
+}
+
+// meaning is the message of the condition of a type.
+func meaning(conditions []metav1.Condition, kind string) string {
+	for _, c := range conditions {
+		if c.Type == kind {
+			return c.Message
+		}
+	}
+	return ""
 }

@@ -30,6 +30,8 @@ type index struct {
 	fleets map[source.Ref][]string
 	// limited are the fleets in which a LimitPolicy has a limit on a route behind one of its targets.
 	limited map[holding][]string
+	// routed are the fleets that have routes of an HTTPRoute, where there are LimitPolicies to ask for them.
+	routed map[source.Ref][]string
 	// carried are the objects that a resource is made from besides the one that it names as its Source.
 	carried map[resource]map[source.Ref]bool
 	// rolledBack are the pinned fleets.
@@ -47,7 +49,7 @@ type resource struct {
 
 func newIndex(in Input) index {
 	x := index{
-		proxies: map[string][]xds.Proxy{}, fleets: map[source.Ref][]string{}, limited: map[holding][]string{}, carried: map[resource]map[source.Ref]bool{}, rolledBack: in.RolledBack,
+		proxies: map[string][]xds.Proxy{}, fleets: map[source.Ref][]string{}, limited: map[holding][]string{}, routed: map[source.Ref][]string{}, carried: map[resource]map[source.Ref]bool{}, rolledBack: in.RolledBack,
 	}
 	for _, p := range in.Proxies {
 		x.proxies[p.Fleet] = append(x.proxies[p.Fleet], p)
@@ -81,27 +83,34 @@ func newIndex(in Input) index {
 }
 
 func (x index) findLimited(c *catalog.Catalog) {
+	if !slices.ContainsFunc(c.Verdicts, func(v catalog.Verdict) bool { return v.Object.Kind == source.KindLimitPolicy }) {
+		return
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Fleets)) {
 		f := c.Fleets[name]
-		if len(f.Rules) == 0 {
-			continue
-		}
 		for _, l := range f.Listeners {
 			for _, vh := range l.VirtualHosts {
 				for i := range vh.Routes {
 					r := &vh.Routes[i]
+					x.routed[r.Object] = appendNew(x.routed[r.Object], name)
 					for _, limit := range r.Limits {
 						for _, target := range []source.Ref{f.Object, r.Object} {
 							h := holding{limitPolicy(limit), target}
-							if has := x.limited[h]; len(has) == 0 || has[len(has)-1] != name {
-								x.limited[h] = append(has, name)
-							}
+							x.limited[h] = appendNew(x.limited[h], name)
 						}
 					}
 				}
 			}
 		}
 	}
+}
+
+// appendNew appends a name that is not the last one already.
+func appendNew(names []string, name string) []string {
+	if n := len(names); n > 0 && names[n-1] == name {
+		return names
+	}
+	return append(names, name)
 }
 
 // limitPolicy is the policy that a limit is of.
@@ -159,6 +168,8 @@ func (x index) concerns(n *xds.Nack, object source.Ref) bool {
 // endpoints from us.
 func edsOnly(namespace string) string { return "eds:" + namespace }
 
+const nothingToProgram = "nothing is to be programmed: no limit of it counts on a route behind this target"
+
 // programmed says whether every connected proxy that v concerns acknowledged the object. It reports
 // false when nothing of the object is ever sent to one.
 func (x index) programmed(v catalog.Verdict) (Condition, bool) {
@@ -172,11 +183,18 @@ func (x index) programmed(v catalog.Verdict) (Condition, bool) {
 		target = v.Parent
 	}
 	fleets := x.fleets[target]
-	if v.Object.Kind == source.KindLimitPolicy {
-		fleets = x.limited[holding{v.Object, target}]
+	limits, holds := v.Object.Kind == source.KindLimitPolicy, false
+	if limits {
+		held := x.limited[holding{v.Object, target}]
+		switch holds = len(held) > 0; {
+		case holds:
+			fleets = held
+		case target.Kind == source.KindHTTPRoute:
+			fleets = x.routed[target]
+		}
 	}
 	// Of a LimitPolicy that is in conflict with an older one in some limits the others hold.
-	if rest := v.Accepted.Reason == catalog.ReasonConflicted && v.Object.Kind == source.KindLimitPolicy && len(fleets) > 0; !v.Accepted.OK && !rest {
+	if rest := v.Accepted.Reason == catalog.ReasonConflicted && holds; !v.Accepted.OK && !rest {
 		c.Reason, c.Message = ReasonInvalid, "not programmed because it is not accepted"
 		return c, true
 	}
@@ -205,6 +223,10 @@ func (x index) programmed(v catalog.Verdict) (Condition, bool) {
 		}
 	}
 	switch {
+	case limits && !holds && acked == concerned:
+		// Proxies that had its limits before have acknowledged that they are gone.
+		c.Status, c.Reason = "True", ReasonProgrammed
+		c.Message = nothingToProgram
 	case concerned == 0:
 		c.Message = "no connected proxy needs it"
 	case acked < concerned:

@@ -150,7 +150,7 @@ func metaCondition(c Condition, generation int64) metav1.Condition {
 	if c.Field != "" {
 		message = c.Field + ": " + message
 	}
-	if c.Type == TypeProgrammed && c.Status == "True" {
+	if c.Type == TypeProgrammed && c.Status == "True" && c.Message != nothingToProgram {
 		message = "acknowledged by every connected proxy that it concerns" // how many changes with every one that comes or goes
 	}
 	if len(message) > maxMessage {
