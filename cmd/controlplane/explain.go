@@ -82,11 +82,8 @@ func explain(out screen, view admin.ServicesView) error {
 		if s.Mode == "Shadow" {
 			b.WriteString("Shadow: the weights below are computed and not published; the base weights are.\n")
 		}
-		if s.Frozen != "" {
-			b.WriteString(out.paint(yellow, "The weights are held: "+plain(s.Frozen)) + "\n")
-		}
-		if s.Overload != "" {
-			b.WriteString(out.paint(yellow, "There is more load than weights can share out: "+plain(s.Overload)) + "\n")
+		for _, note := range notes(s) {
+			b.WriteString(out.paint(yellow, plain(note)) + "\n")
 		}
 		if s.Imbalance != nil {
 			fmt.Fprintf(&b, "The busiest endpoint uses %.2f times the mean CPU.\n", *s.Imbalance)

@@ -21,7 +21,8 @@ func newServicesCommand() *cobra.Command {
 		Use:   "services [SERVICE]",
 		Short: "services and how evenly their endpoints are loaded",
 		Long: `services lists the Services with mode, strategy and imbalance: the CPU utilisation of the busiest
-endpoint over the mean, 1 being even. With a SERVICE it lists its endpoints: weight, share of the
+endpoint over the mean, 1 being even; and the part of the requests that Envoys refuse because all endpoints
+together cannot do them. With a SERVICE it lists its endpoints: weight, share of the
 requests, and what the last reading said of each.
 
 A SERVICE is <namespace>/<name>:<port>; the port may be left out where there is only one.`,
@@ -62,10 +63,14 @@ func follows(out screen, view admin.ServicesView) {
 
 func servicesTable(out screen, view admin.ServicesView) error {
 	follows(out, view)
-	t := newTable("SERVICE", "MODE", "STRATEGY", ">ENDPOINTS", ">IMBALANCE", "POLICIES", "FLEETS", "HELD")
+	t := newTable("SERVICE", "MODE", "STRATEGY", ">ENDPOINTS", ">IMBALANCE", ">SHED", "POLICIES", "FLEETS", "HELD", "STRAINED")
 	for _, s := range view.Services {
-		t.add(text("%s", s.Name), state(s.Mode), text("%s", orDash(s.Strategy)), text("%d", s.Members), text("%s", decimal(2, s.Imbalance)),
-			text("%s", orDash(strings.Join(s.Policies, ","))), text("%s", orDash(strings.Join(s.Fleets, ","))), tableCell{s.Frozen, yellow})
+		shed := tableCell{text: "-"}
+		if s.Shed > 0 {
+			shed = tableCell{percent(&s.Shed), yellow}
+		}
+		t.add(text("%s", s.Name), state(s.Mode), text("%s", orDash(s.Strategy)), text("%d", s.Members), text("%s", decimal(2, s.Imbalance)), shed,
+			text("%s", orDash(strings.Join(s.Policies, ","))), text("%s", orDash(strings.Join(s.Fleets, ","))), tableCell{s.Frozen, yellow}, tableCell{s.Strain, yellow})
 	}
 	return t.print(out, "There are no Services with ports.")
 }
@@ -73,8 +78,8 @@ func servicesTable(out screen, view admin.ServicesView) error {
 func endpointsTable(out screen, view admin.ServicesView) error {
 	follows(out, view)
 	for _, s := range view.Services {
-		if s.Frozen != "" {
-			fmt.Fprintln(out, out.paint(yellow, plain("The weights are held: "+s.Frozen)))
+		for _, note := range notes(s) {
+			fmt.Fprintln(out, out.paint(yellow, plain(note)))
 		}
 		t := newTable("ENDPOINT", "ZONE", "STATE", ">WEIGHT", ">SHARE", ">REQ/S", ">CPU", ">P50", ">P90", ">IN FLIGHT", ">ERRORS", ">HEALTH", ">DECAY", ">AGE")
 		for _, e := range s.Endpoints {
@@ -99,6 +104,21 @@ func endpointsTable(out screen, view admin.ServicesView) error {
 		}
 	}
 	return nil
+}
+
+// notes are what is out of the ordinary with a service.
+func notes(s admin.ServiceView) (notes []string) {
+	for _, note := range []struct{ what, why string }{
+		{"The weights are held: ", s.Frozen},
+		{"There is more load than weights can share out: ", s.Overload},
+		{"Strained: ", s.Strain},
+		{"Some requests get 503 from Envoys: ", s.Shedding},
+	} {
+		if note.why != "" {
+			notes = append(notes, note.what+note.why)
+		}
+	}
+	return notes
 }
 
 // serviceName completes a name without a port, where that leaves no doubt.

@@ -203,6 +203,7 @@ func small() *world {
 		},
 		decisions: map[string]weights.Decisions{cart: {
 			Service: cart, At: now.Add(-2 * time.Second),
+			Strain: "answers take 2 times as long", Shed: 0.15, Shedding: "shedding 15% of the requests " + hostile,
 			Endpoints: []weights.Decision{
 				{Key: key("10.0.0.7:8080"), State: weights.Serving, Weight: 500, Computed: 0.5, HealthScore: 0.95, QPSDecayFactor: 0.8, Reasons: []weights.Reason{
 					{Term: "base", Value: 1, Factor: 1, Text: "every endpoint of the Service is taken to be worth the same"},

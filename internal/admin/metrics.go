@@ -24,6 +24,8 @@ var (
 		"The part of its configured rate, or else of the capacity it has shown, that an endpoint can take now, 0.1 to 1.", []string{"service", "endpoint"}, nil)
 	descImbalance = prometheus.NewDesc("evenkeel_service_imbalance_ratio",
 		"The highest CPU utilisation of a Service's endpoints over the mean of all with a fresh reading; 1 is even.", []string{"service"}, nil)
+	descShed = prometheus.NewDesc("evenkeel_service_shed_ratio",
+		"The part of a Service's requests that Envoys are to refuse because all of its endpoints together cannot do them, 0 to 0.9.", []string{"service"}, nil)
 	descObjects = prometheus.NewDesc("evenkeel_objects",
 		"Objects by kind and whether all of their Accepted conditions are true.", []string{"kind", "accepted"}, nil)
 	descPinned = prometheus.NewDesc("evenkeel_fleet_pinned",
@@ -34,7 +36,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descWeight, descHealthScore, descDecay, descImbalance, descObjects, descPinned, descLastKnownGood} {
+	for _, d := range []*prometheus.Desc{descWeight, descHealthScore, descDecay, descImbalance, descShed, descObjects, descPinned, descLastKnownGood} {
 		ch <- d
 	}
 }
@@ -55,7 +57,10 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		if ratio := m.imbalance(svc); ratio != nil {
 			gauge(descImbalance, *ratio, name)
 		}
-		decisions, _ := m.model.Decisions(name)
+		decisions, decided := m.model.Decisions(name)
+		if decided {
+			gauge(descShed, decisions.Shed, name)
+		}
 		for _, e := range decisions.Endpoints {
 			gauge(descWeight, float64(e.Weight), name, e.Key.Address)
 			gauge(descHealthScore, e.HealthScore, name, e.Key.Address)

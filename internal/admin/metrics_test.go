@@ -49,6 +49,9 @@ evenkeel_objects{accepted="true",kind="Service"} 2
 # HELP evenkeel_service_imbalance_ratio The highest CPU utilisation of a Service's endpoints over the mean of all with a fresh reading; 1 is even.
 # TYPE evenkeel_service_imbalance_ratio gauge
 evenkeel_service_imbalance_ratio{service="shop/cart:8080"} 1.33333
+# HELP evenkeel_service_shed_ratio The part of a Service's requests that Envoys are to refuse because all of its endpoints together cannot do them, 0 to 0.9.
+# TYPE evenkeel_service_shed_ratio gauge
+evenkeel_service_shed_ratio{service="shop/cart:8080"} 0.15
 `
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(c)

@@ -66,8 +66,8 @@ func checkHTML(t *testing.T, path, body string) {
 func TestPages(t *testing.T) {
 	for path, want := range map[string][]string{
 		"/":                        {"shop/cart:8080", "1.33", "envoy-2", "NACKED", "lost", "NO_FLEET", "BackendNotFound", "route.yaml:14", "2026-03-04 05:06:07"},
-		"/services":                {`href="/services/shop/cart:8080"`, "Enforce", "none: endpoints are equal"},
-		"/services/shop/cart:8080": {"10.0.0.7:8080", "25 %", "41.0", "52 %", "18ms", "40.12ms", "2.4 %", "× 0.5<", "78.8 requests/s", "controlplane freeze shop/cart:8080", "joined", "left", "-50 %"},
+		"/services":                {`href="/services/shop/cart:8080"`, "Enforce", "none: endpoints are equal", `title="answers take 2 times as long">Strained<`, "Sheds"},
+		"/services/shop/cart:8080": {"10.0.0.7:8080", "25 %", "41.0", "52 %", "18ms", "40.12ms", "2.4 %", "× 0.5<", "78.8 requests/s", "controlplane freeze shop/cart:8080", "Strained: answers take 2 times as long", "503 from Envoys: shedding 15%", "joined", "left", "-50 %"},
 		"/services/shop/plain:80":  {"no BalancePolicy reaches this Service", "no reading", "50 %", "equal"},
 		"/targets":                 {"timed out after 1s", "not exported: latency, inFlight", "3.21ms", "rate(x{a=&#34;&lt;b&gt;&#34;}[30s])", "infinite or negative"},
 		"/proxies":                 {"1.40.0", "1.5s", "unknown cluster", "HTTPRoute shop/web"},

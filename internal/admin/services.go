@@ -82,7 +82,8 @@ func (m moment) serviceView(svc *catalog.Service, endpoints bool) ServiceView {
 	decisions, decided := m.model.Decisions(svc.Name)
 	if decided {
 		view.Frozen, view.DecidedAt = decisions.Frozen, timestamp(decisions.At)
-		view.Overload = decisions.Overload
+		view.Overload, view.Strain = decisions.Overload, decisions.Strain
+		view.Shed, view.Shedding = decisions.Shed, decisions.Shedding
 	}
 	view.Imbalance = m.imbalance(svc)
 	if endpoints {

@@ -142,7 +142,14 @@ type ServiceView struct {
 	// Frozen is why the weights are held, "" if they are not.
 	Frozen string `json:"frozen,omitempty"`
 	// Overload is who has more to do than the weights can spare it, "" if nobody has.
-	Overload  string         `json:"overload,omitempty"`
+	Overload string `json:"overload,omitempty"`
+	// Strain is how much longer than usual all endpoints take to answer, and what they can do so; "" if
+	// they do not.
+	Strain string `json:"strain,omitempty"`
+	// Shed is the part of the requests that Envoys are to refuse, 0 to 0.9, and Shedding why; absent where
+	// all are let in.
+	Shed      float64        `json:"shed,omitempty"`
+	Shedding  string         `json:"shedding,omitempty"`
 	Policies  []string       `json:"policies"` // in force, the most specific first
 	Fleets    []string       `json:"fleets"`   // that send to it
 	DecidedAt *time.Time     `json:"decidedAt,omitempty"`

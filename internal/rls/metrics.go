@@ -61,6 +61,7 @@ type collector struct{ *Server }
 var (
 	requestsDesc  = prometheus.NewDesc("evenkeel_rls_requests_total", "Requests that a rule was asked about, by what it said: admitted, refused or shadow_refused.", []string{"fleet", "rule", "outcome"}, nil)
 	factorDesc    = prometheus.NewDesc("evenkeel_rls_factor", "What the bounds of a rule are multiplied with.", []string{"fleet", "rule"}, nil)
+	floorDesc     = prometheus.NewDesc("evenkeel_rls_factor_floor", "The least that the factor of a rule that follows its backends may be.", []string{"fleet", "rule"}, nil)
 	keysDesc      = prometheus.NewDesc("evenkeel_rls_keys", "Keys in memory that have a count.", []string{"fleet", "rule"}, nil)
 	leasesDesc    = prometheus.NewDesc("evenkeel_rls_leases", "Requests in service under a limit of concurrency.", []string{"fleet", "rule"}, nil)
 	forgottenDesc = prometheus.NewDesc("evenkeel_rls_forgotten_keys_total", "Keys that had used a part of their limit and were forgotten to make room for others.", nil, nil)
@@ -72,7 +73,7 @@ var (
 )
 
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{requestsDesc, factorDesc, keysDesc, leasesDesc, forgottenDesc, endedDesc, overflowDesc, lateDesc, rebuiltDesc, streamsDesc} {
+	for _, d := range []*prometheus.Desc{requestsDesc, factorDesc, floorDesc, keysDesc, leasesDesc, forgottenDesc, endedDesc, overflowDesc, lateDesc, rebuiltDesc, streamsDesc} {
 		to <- d
 	}
 }
@@ -100,6 +101,9 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			counter(requestsDesc, refused, d.name, id, "refused")
 			counter(requestsDesc, shadow, d.name, id, "shadow_refused")
 			gauge(factorDesc, r.factor, d.name, id)
+			if a := r.variants[0].rule.Limit.Adapt; a != nil && a.Floor != nil {
+				gauge(floorDesc, *a.Floor, d.name, id)
+			}
 			gauge(keysDesc, float64(r.table.keys.Load()), d.name, id)
 			gauge(leasesDesc, float64(r.leases.Load()), d.name, id)
 		}

@@ -388,6 +388,12 @@ func TestAChangeKeepsTheCounters(t *testing.T) {
 		r.expect("the factor", r.metric("evenkeel_rls_factor"), 0.2)
 		r.SetFactors(map[string]map[string]float64{edge: {"shop/api/tenant": 0}})
 		r.expect("no factor", r.metric("evenkeel_rls_factor"), 1.0)
+		r.expect("no floor", r.metric("evenkeel_rls_factor_floor"), 0.0)
+		follows := rate("tenant", 5, "header:X-Tenant")
+		floor := 0.2
+		follows.Limit.Adapt = &v1alpha1.Adapt{By: v1alpha1.AdaptByHealth, Floor: &floor}
+		r.Configure(edge, []*rlsconfig.Rule{follows}, nil)
+		r.expect("the floor", r.metric("evenkeel_rls_factor_floor", "rule=shop/api/tenant"), floor)
 		r.expect("rules with series", r.metric("evenkeel_rls_requests_total", "rule=shop/api/gone"), 0.0)
 		r.expect("a rule that is gone", r.ok(desc("rule=shop/api/gone")), true)
 	})
