@@ -2,19 +2,66 @@ package admin
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/source"
 	"evenkeel.io/controlplane/internal/status"
+	"evenkeel.io/controlplane/internal/translate"
 	"evenkeel.io/controlplane/internal/xds"
 )
 
 func (m moment) status(*http.Request) (any, error) {
-	return StatusView{Objects: m.objects(m.Proxies.Proxies())}, nil
+	proxies := m.Proxies.Proxies()
+	return StatusView{Objects: m.objects(proxies), Canaries: m.canaries(proxies)}, nil
+}
+
+// canaries are those of the snapshots that are served, and how many of their Envoys have exactly these routes.
+func (m moment) canaries(proxies []xds.Proxy) []CanaryView {
+	views := []CanaryView{}
+	for _, fleet := range m.model.Fleets() {
+		served, _, ok := m.model.Snapshot(fleet)
+		if !ok {
+			continue
+		}
+		rules := served.Get(translate.Limits, fleet).Rules()
+		if len(rules) == 0 {
+			continue
+		}
+		version := served.Version(translate.RDS)
+		envoys, acknowledged := 0, 0
+		for _, p := range proxies {
+			if p.Fleet != fleet || strings.HasPrefix(p.Agent, translate.GRPCAgents) {
+				continue
+			}
+			envoys++
+			if routes := p.Types[translate.RDS]; routes.State == xds.Synced && routes.Version == version {
+				acknowledged++
+			}
+		}
+		resources := served.Resources(translate.RDS)
+		for _, name := range slices.Sorted(maps.Keys(resources)) {
+			routes, ok := resources[name].Message().(*routev3.RouteConfiguration)
+			if !ok {
+				continue
+			}
+			for _, c := range translate.Canaries(routes, rules) {
+				views = append(views, CanaryView{
+					Fleet: fleet, Route: c.Route, Backend: c.Cluster, Weight: c.Weight, Of: c.Of, Limit: c.Rule,
+					Requests: c.Quota.Requests, Per: Duration(c.Quota.Per.Duration), Together: c.Together,
+					Version: version, Envoys: envoys, Acknowledged: acknowledged,
+				})
+			}
+		}
+	}
+	return views
 }
 
 // objects are all objects with their conditions, in view of the proxies connected.

@@ -395,6 +395,29 @@ type ChangeView struct {
 // StatusView answers /status.
 type StatusView struct {
 	Objects []status.Object `json:"objects"`
+	// Canaries by fleet, in the order of its routes.
+	Canaries []CanaryView `json:"canaries"`
+}
+
+// CanaryView is a backend with a part of the traffic of a route and a quota of its own, as they are served.
+type CanaryView struct {
+	Fleet   string `json:"fleet"`
+	Route   string `json:"route"`   // "<namespace>/<route>/<rule>/<match>"
+	Backend string `json:"backend"` // "<namespace>/<service>:<port>"
+	// Weight of the sum Of all weights of the route.
+	Weight uint32 `json:"weight"`
+	Of     uint32 `json:"of"`
+	Limit  string `json:"limit"` // "<namespace>/<policy>/<limit>"
+	// Requests in each Per are the quota.
+	Requests int64    `json:"requests"`
+	Per      Duration `json:"per"`
+	// Together says that the quota stands in the route and changes in one version with the weight; if not, only
+	// the rate limit service has it.
+	Together bool `json:"together"`
+	// Version of the fleet's route configurations; so many of the Envoys connected acknowledged it.
+	Version      string `json:"version"`
+	Envoys       int    `json:"envoys"`
+	Acknowledged int    `json:"acknowledged"`
 }
 
 // ActionRequest is the body of an action; an empty body is an empty request.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"evenkeel.io/controlplane/internal/catalog"
 	"evenkeel.io/controlplane/internal/rlsconfig"
@@ -91,7 +90,7 @@ func (c *core) expand(now time.Time, key string, next *snapshot.Snapshot) {
 		return
 	}
 	was := l.rules
-	l.rules = rulesOf(list)
+	l.rules = list.Rules()
 	if before == nil || sameForEnvoys(before, next) {
 		l.old = nil
 	} else {
@@ -162,19 +161,6 @@ func versionOf(r *snapshot.Resource) string {
 		return ""
 	}
 	return r.Version
-}
-
-// rulesOf are the rules of a fleet's list, none if there is no list. It was read when it was validated.
-func rulesOf(list *snapshot.Resource) []*rlsconfig.Rule {
-	if list == nil {
-		return nil
-	}
-	message, ok := list.Message().(*structpb.Struct)
-	if !ok {
-		return nil
-	}
-	rules, _ := rlsconfig.Decode(message)
-	return rules
 }
 
 // withOld are the rules of before that are not among the rules of now, the newest first.

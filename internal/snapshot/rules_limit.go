@@ -17,6 +17,7 @@ import (
 	"evenkeel.io/controlplane/internal/celx"
 	"evenkeel.io/controlplane/internal/re2"
 	"evenkeel.io/controlplane/internal/rlsconfig"
+	"evenkeel.io/controlplane/internal/translate"
 )
 
 const (
@@ -32,6 +33,16 @@ const (
 func checkLimits(list *structpb.Struct) error {
 	_, err := rlsconfig.Decode(list)
 	return err
+}
+
+// Rules are those of a fleet's list of them, which was read when it was validated; none if r is nil or no such list.
+func (r *Resource) Rules() []*rlsconfig.Rule {
+	if r == nil || r.Type != translate.Limits {
+		return nil
+	}
+	list, _ := r.Message().(*structpb.Struct)
+	rules, _ := rlsconfig.Decode(list)
+	return rules
 }
 
 // checkExtension checks the content of a filter slot.
