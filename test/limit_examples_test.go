@@ -271,14 +271,26 @@ func (r *rig) flood(row row) counted {
 	return c
 }
 
-// limitExample writes a directory of examples/limits with the addresses of this rig and a short minute. What the
-// service cannot be asked about is refused, so that a machine that is too slow does not let more through.
+// limitExample writes a directory of examples/limits with three backends that have time for everybody.
 func (r *rig) limitExample(dir string, edit ...string) {
 	r.t.Helper()
+	r.limitExampleOn(demo.BackendConfig{Workers: 64, Work: demo.Distribution{Shape: demo.Deterministic, Mean: time.Millisecond}}, 3)
+	r.writeLimitExample(dir, edit...)
+}
+
+// limitExampleOn starts the backends of an example.
+func (r *rig) limitExampleOn(config demo.BackendConfig, n int) {
+	r.t.Helper()
 	r.ports.backend = r.freePort(r.address(0), r.address(1), r.address(2))
-	for i := range 3 {
-		r.addBackend(i, demo.BackendConfig{Workers: 64, Work: demo.Distribution{Shape: demo.Deterministic, Mean: time.Millisecond}})
+	for i := range n {
+		r.addBackend(i, config)
 	}
+}
+
+// writeLimitExample writes a directory of examples/limits, in one file, with the addresses of this rig and a short
+// minute. What the service cannot be asked about is refused, so that a machine that is too slow does not let more through.
+func (r *rig) writeLimitExample(dir string, edit ...string) {
+	r.t.Helper()
 	replace := strings.NewReplacer(append(edit,
 		"127.0.3.1", r.address(0).String(), "127.0.3.2", r.address(1).String(), "127.0.3.3", r.address(2).String(),
 		"port: 8080", fmt.Sprintf("port: %d", r.ports.backend), "port: 8000", fmt.Sprintf("port: %d", r.ports.listener),
@@ -287,11 +299,13 @@ func (r *rig) limitExample(dir string, edit ...string) {
 	if err != nil || len(files) == 0 {
 		r.t.Fatalf("no files in examples/limits/%s: %v", dir, err)
 	}
+	var objects []string
 	for _, file := range files {
 		content, err := os.ReadFile(file)
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		r.write(filepath.Base(file), replace.Replace(string(content)))
+		objects = append(objects, replace.Replace(string(content)))
 	}
+	r.write("example.yaml", strings.Join(objects, "\n---\n"))
 }
