@@ -22,7 +22,7 @@ image: ## build the container image IMAGE with ENGINE (docker or podman)
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) DOCKER_BUILDKIT=1 $(ENGINE) build --tag $(IMAGE) .
 
 .PHONY: demo
-demo: build ## see weights move traffic through a real Envoy (KEEP=1 stays up)
+demo: build ## see weights move traffic, and a limit hold, on a real Envoy (KEEP=1 stays up)
 	@command -v envoy >/dev/null || hack/tools.sh envoy
 	bin/controlplane demo $(if $(KEEP),--keep)
 

@@ -41,11 +41,13 @@ func newDemoCommand() *cobra.Command {
 	var o demoOptions
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "see weights move traffic: backends of different speed, a real Envoy, load, before and after",
+		Short: "see weights move traffic and a limit hold: backends of different speed, a real Envoy, load, before and after",
 		Long: `demo starts six simulated backends of speeds from 1x to 3x on loopback addresses, this control plane on
 a copy of examples/demo, a real Envoy, and an open-loop load at 70 % of what the backends can do. It
-measures with equal weights, changes the mode to Enforce in the file, and measures again. It exits
-with 1 unless requests are shared as the weights say and utilisation is more even than before.
+measures with equal weights, changes the mode to Enforce in the file, and measures again. Then three tenants
+send requests, one of them more than it may, before and after their limit is enforced. It exits with 1 unless
+requests are shared as the weights say, utilisation is more even than before, and the limit refuses that
+tenant and no other.
 
 Envoy is taken from $ENVOY, .tools/bin/envoy or PATH. Its parts, demo backend and demo load, are there for
 a demo elsewhere, such as in a cluster.`,
@@ -60,7 +62,7 @@ a demo elsewhere, such as in a cluster.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.keep, "keep", false, "stay up after the result, until Ctrl-C")
-	cmd.Flags().DurationVar(&o.measure, "measure", 20*time.Second, "how long each of the two measurements takes")
+	cmd.Flags().DurationVar(&o.measure, "measure", 20*time.Second, "how long each of the two measurements of weights takes")
 	cmd.AddCommand(newDemoBackendCommand(), newDemoLoadCommand())
 	return cmd
 }
@@ -77,6 +79,7 @@ type rig struct {
 	stack    *demo.Stack
 	load     *demo.Load
 	policy   string   // file
+	limits   string   // file
 	listener string   // address of Envoy's listener
 	started  []func() // end what was started, to be called from the last to the first
 }
@@ -113,7 +116,11 @@ func runDemo(ctx context.Context, out io.Writer, o demoOptions) (err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(dir))
 	}()
-	r, err := startRig(ctx, demo.NewScreen(out), dir)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	r, err := startRig(ctx, demo.NewScreen(out), dir, self)
 	if err != nil {
 		return err
 	}
@@ -138,11 +145,15 @@ func runDemo(ctx context.Context, out io.Writer, o demoOptions) (err error) {
 		return err
 	}
 	verdict := r.conclude(before, after)
+	limited, err := r.showLimit(ctx)
+	if err != nil {
+		return err
+	}
+	verdict = errors.Join(verdict, limited)
 	if !o.keep {
 		return verdict
 	}
-	r.screen.Printf("\nstays up until Ctrl-C:\n  control plane  %s\n  through Envoy  http://%s/\n  Envoy's admin  %s\n  configuration  %s\n",
-		r.stack.AdminURL, r.listener, r.stack.Envoys[0].AdminURL(), filepath.Dir(r.policy))
+	r.keepUp()
 	const forever = 1 << 62
 	if err := r.watch(ctx, "running", forever); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -150,8 +161,28 @@ func runDemo(ctx context.Context, out io.Writer, o demoOptions) (err error) {
 	return verdict
 }
 
-// startRig starts everything with equal weights. If it fails, it has ended again what it started.
-func startRig(ctx context.Context, screen *demo.Screen, dir string) (_ *rig, err error) {
+// keepUp says what there is to look at while the rig stays up.
+func (r *rig) keepUp() {
+	program, at := os.Args[0], " --admin "+r.stack.AdminURL
+	r.screen.Printf("\nstays up until Ctrl-C, the tenants too:")
+	for _, hint := range []struct{ what, how string }{
+		{"control plane", r.stack.AdminURL},
+		{"through Envoy", "http://" + r.listener + "/"},
+		{"Envoy's admin", r.stack.Envoys[0].AdminURL()},
+		{"configuration", filepath.Dir(r.policy)},
+		{"weights", program + " explain " + demoService + at},
+		{"limits", program + " limits" + at},
+		{"of one tenant", program + " explain limit " + demoLimit + " --key X-Tenant=" + demoTenants[0].name + at},
+		{"as that tenant", "curl -i -H 'X-Tenant: " + demoTenants[0].name + "' http://" + r.listener + "/"},
+	} {
+		r.screen.Printf("  %-14s  %s", hint.what, hint.how)
+	}
+	r.screen.Printf("")
+}
+
+// startRig starts everything of binary, with equal weights and a limit that is not enforced. If it fails, it has ended
+// again what it started.
+func startRig(ctx context.Context, screen *demo.Screen, dir, binary string) (_ *rig, err error) {
 	r := &rig{screen: screen}
 	defer func() {
 		if err != nil {
@@ -159,10 +190,6 @@ func startRig(ctx context.Context, screen *demo.Screen, dir string) (_ *rig, err
 		}
 	}()
 	envoyPath, err := demo.FindEnvoy()
-	if err != nil {
-		return nil, err
-	}
-	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
@@ -202,10 +229,14 @@ func startRig(ctx context.Context, screen *demo.Screen, dir string) (_ *rig, err
 	if err := setMode(r.policy, "Enforce", "Equal"); err != nil {
 		return nil, err
 	}
+	r.limits = filepath.Join(config, "limits.yaml")
+	if err := setMode(r.limits, "Enforce", "Shadow"); err != nil {
+		return nil, err
+	}
 
 	r.stack, err = demo.StartStack(ctx, demo.StackOptions{
-		Binary: self, EnvoyPath: envoyPath, Dir: dir, ConfigDir: config, Fleets: []string{demoFleet},
-		XDSPort: 18000, AdminPort: 19000, EnvoyAdminPort: 9901,
+		Binary: binary, EnvoyPath: envoyPath, Dir: dir, ConfigDir: config, Fleets: []string{demoFleet},
+		XDSPort: 18000, RLSPort: 18081, AdminPort: 19000, EnvoyAdminPort: 9901,
 	})
 	if err != nil {
 		return nil, err
@@ -256,7 +287,7 @@ func setMode(policy, from, to string) error {
 	if err != nil {
 		return err
 	}
-	changed := strings.Replace(string(text), "\n  mode: "+from+"\n", "\n  mode: "+to+"\n", 1)
+	changed := strings.Replace(string(text), "  mode: "+from+"\n", "  mode: "+to+"\n", 1)
 	if changed == string(text) {
 		return fmt.Errorf("%s: there is no line \"mode: %s\" to change", policy, from)
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"io"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -70,6 +72,9 @@ func TestDemoChangesTheModeInTheFile(t *testing.T) {
 	if err := setMode(policy, "Enforce", "Equal"); err == nil {
 		t.Error("changed a mode that is not there")
 	}
+	if err := setMode(filepath.Join(config, "limits.yaml"), "Enforce", "Shadow"); err != nil {
+		t.Error(err)
+	}
 	if changed, _ := os.ReadFile(policy); string(changed) != strings.Replace(string(original), "  mode: Enforce\n", "  mode: Equal\n", 1) {
 		t.Errorf("the policy now reads\n%s", changed)
 	}
@@ -116,5 +121,67 @@ func TestDemoConclusion(t *testing.T) {
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || exitCode(err) != exitRefused):
 			t.Errorf("%s: error %v, want one about %q and exit code 1", name, err, c.want)
 		}
+	}
+}
+
+func TestDemoLimitConclusion(t *testing.T) {
+	// In a period of two seconds.
+	sent := func(answered, refused int) demo.Report {
+		return demo.Report{To: 2 * time.Second, Requests: answered + refused, OK: answered, ByStatus: map[int]int{http.StatusTooManyRequests: refused}}
+	}
+	modest := tenantPeriod{"bolt", sent(20, 0), sent(20, 0)}
+	for name, c := range map[string]struct {
+		greedy, other tenantPeriod
+		want          string
+	}{
+		"holds":              {tenantPeriod{"acme", sent(120, 0), sent(40, 80)}, modest, ""},
+		"refuses in Shadow":  {tenantPeriod{"acme", sent(110, 10), sent(40, 80)}, modest, "acme was refused 5.0 requests/s before"},
+		"refuses nobody":     {tenantPeriod{"acme", sent(120, 0), sent(120, 0)}, modest, "acme sends 60.0 requests/s, may send 20, and was refused 0.0"},
+		"refuses too much":   {tenantPeriod{"acme", sent(120, 0), sent(10, 110)}, modest, "acme was answered 5.0 requests/s"},
+		"refuses the modest": {tenantPeriod{"acme", sent(120, 0), sent(40, 80)}, tenantPeriod{"bolt", sent(20, 0), sent(19, 1)}, "bolt sends 10.0 requests/s"},
+		"nothing comes":      {tenantPeriod{"acme", sent(120, 0), sent(40, 80)}, tenantPeriod{"bolt", sent(20, 0), sent(0, 0)}, "bolt was answered 0.0 requests/s"},
+	} {
+		var out strings.Builder
+		err := (&rig{screen: demo.NewScreen(&out)}).concludeLimit(20, []tenantPeriod{c.greedy, c.other})
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || exitCode(err) != exitRefused):
+			t.Errorf("%s: error %v, want one about %q and exit code 1", name, err, c.want)
+		}
+	}
+}
+
+// TestDemoLimit: on the real program and a real Envoy the limit refuses who sends too much, and nobody else; and what
+// is hinted at answers.
+func TestDemoLimit(t *testing.T) {
+	if _, err := demo.FindEnvoy(); err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "controlplane")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var out strings.Builder
+	r, err := startRig(t.Context(), demo.NewScreen(&out), dir, binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.stop()
+	verdict, err := r.showLimit(t.Context())
+	if err != nil || verdict != nil {
+		t.Fatalf("%v, %v\n%s", err, verdict, &out)
+	}
+	for _, hint := range []struct{ args, want string }{
+		{"limits", "demo/tenants/per-tenant"},
+		{"explain limit demo/tenants/per-tenant --key X-Tenant=acme", "20/s, burst 20"},
+	} {
+		if got, err := run(t, append(strings.Fields(hint.args), "--admin", r.stack.AdminURL)...); err != nil || !strings.Contains(got, hint.want) {
+			t.Errorf("%s: %v\n%s\nwant %q", hint.args, err, got, hint.want)
+		}
+	}
+	if r.keepUp(); !strings.Contains(out.String(), "explain limit demo/tenants/per-tenant --key X-Tenant=acme --admin "+r.stack.AdminURL) {
+		t.Errorf("it says\n%s", &out)
 	}
 }

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -147,6 +148,10 @@ func isTimeout(err error) bool {
 }
 
 // requestText is a GET of a path as it goes over the wire.
-func requestText(path, host string) []byte {
-	return []byte("GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n")
+func requestText(path, host string, header http.Header) []byte {
+	var text bytes.Buffer
+	text.WriteString("GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\n")
+	_ = header.Write(&text) // to memory
+	text.WriteString("\r\n")
+	return text.Bytes()
 }

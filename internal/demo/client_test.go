@@ -14,7 +14,7 @@ import (
 
 func testClient(t *testing.T, server *httptest.Server) *client {
 	t.Helper()
-	options := LoadOptions{URLs: []string{server.URL + "/page?q=1"}, Host: "shop.example"}
+	options := LoadOptions{URLs: []string{server.URL + "/page?q=1"}, Host: "shop.example", Header: http.Header{"X-Tenant": {"acme"}}}
 	targets, err := options.targets()
 	if err != nil {
 		t.Fatal(err)
@@ -29,6 +29,9 @@ func TestClientReadsEveryKindOfAnswer(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Host != "shop.example" || r.URL.RequestURI() != "/page?q=1" {
 			t.Errorf("asked for %s of %s", r.URL.RequestURI(), r.Host)
+		}
+		if got := r.Header.Get("X-Tenant"); got != "acme" {
+			t.Errorf("the tenant is %q", got)
 		}
 		switch connections {
 		case 1:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"sync"
@@ -19,6 +20,8 @@ type LoadOptions struct {
 	URLs []string
 	// Host is the Host header, if not that of the URL.
 	Host string
+	// Header is sent with each request, besides Host.
+	Header http.Header
 	// Rate in requests/s, of a Poisson process. More than 0.
 	Rate float64
 	// Shape is what the rate is multiplied by at a time since the start of the load. A factor below 0 is
@@ -80,7 +83,7 @@ func (o LoadOptions) targets() ([]target, error) {
 		if err != nil || !address.Addr().IsLoopback() {
 			return nil, fmt.Errorf("load: URL %q: load goes to a loopback address with a port only, such as 127.0.0.1:8080", text)
 		}
-		targets = append(targets, target{address: address, request: requestText(to.RequestURI(), cmp.Or(o.Host, to.Host))})
+		targets = append(targets, target{address: address, request: requestText(to.RequestURI(), cmp.Or(o.Host, to.Host), o.Header)})
 	}
 	return targets, nil
 }

@@ -30,6 +30,8 @@ type StackOptions struct {
 	// Ports are the ones to use if they are free; another is taken in place of one that is not, and of 0.
 	// EnvoyAdminPort is the first Envoy's, the next one has the next.
 	XDSPort, AdminPort, EnvoyAdminPort uint16
+	// RLSPort is that of the rate limit service, likewise. 0: there is none.
+	RLSPort uint16
 }
 
 // Stack is a control plane and the Envoys that take their configuration from it, as child processes,
@@ -59,6 +61,14 @@ func StartStack(ctx context.Context, o StackOptions) (_ *Stack, err error) {
 	if err != nil {
 		return nil, err
 	}
+	rls := "" // none
+	if o.RLSPort != 0 {
+		address, err := freeAddress(o.RLSPort)
+		if err != nil {
+			return nil, err
+		}
+		rls = address.String()
+	}
 	state := cmp.Or(o.StateDir, filepath.Join(o.Dir, "state"))
 	concurrency := cmp.Or(o.Concurrency, 2)
 	// Flags can be given in the environment; what was meant for another control plane is not for this one.
@@ -66,7 +76,7 @@ func StartStack(ctx context.Context, o StackOptions) (_ *Stack, err error) {
 
 	s := &Stack{AdminURL: "http://" + admin.String(), serve: func(name string) (*Process, error) {
 		return StartProcess(name, o.Dir, env, o.Binary, "serve", "--config-dir", o.ConfigDir,
-			"--state-dir", state, "--xds-address", xds.String(), "--admin-address", admin.String(), "--rls-address", "")
+			"--state-dir", state, "--xds-address", xds.String(), "--admin-address", admin.String(), "--rls-address", rls)
 	}}
 	defer func() {
 		if err != nil {
