@@ -90,6 +90,9 @@ func (c *core) rebuildFleet(now time.Time, f *fleet, object *catalog.Fleet, why 
 			}
 		}
 		f.resources = nil
+		if told, ok := c.toldGenerations[object.Name]; ok {
+			f.noQuotas = told.NoQuotas
+		}
 		opts := c.options.Translate
 		opts.NoQuotas = f.noQuotas
 		for _, r := range translate.Fleet(object, opts) {

@@ -91,9 +91,11 @@ func (c *core) expand(now time.Time, key string, next *snapshot.Snapshot) {
 	}
 	was := l.rules
 	l.rules = list.Rules()
-	if before == nil || sameForEnvoys(before, next) {
-		l.old = nil
-	} else {
+	switch {
+	case before == nil:
+	case sameForEnvoys(before, next):
+		l.old = withOld(l.rules, l.old) // those of a change that is under way
+	default:
 		l.old, l.since = withOld(l.rules, was, l.old), now
 	}
 	c.configure(key)
@@ -279,16 +281,20 @@ func (c *core) quotas(now time.Time) {
 		if f.object == nil || f.noQuotas == without || !hasQuotas(f.object) {
 			continue
 		}
-		f.noQuotas = without
-		why := cause{why: "all connected Envoys take bounds of limits in routes"}
+		why := "all connected Envoys take bounds of limits in routes"
 		if without {
-			why.why = "an Envoy " + build + " is connected, which takes no bounds of limits in routes"
+			why = "an Envoy " + build + " is connected, which takes no bounds of limits in routes"
 		}
-		c.log.Info("routes change for the Envoys that are connected", "fleet", name, "why", why.why)
-		object := f.object
-		f.object = nil // its resources are to be made anew
-		c.guard("fleet "+name, func() { c.rebuildFleet(now, f, object, why) })
+		c.log.Info("routes change for the Envoys that are connected", "fleet", name, "why", why)
+		c.makeAnew(now, name, f, without, why)
 	}
+}
+
+// makeAnew makes a fleet's resources with or without bounds of limits in routes.
+func (c *core) makeAnew(now time.Time, name string, f *fleet, noQuotas bool, why string) {
+	object := f.object
+	f.noQuotas, f.object = noQuotas, nil
+	c.guard("fleet "+name, func() { c.rebuildFleet(now, f, object, cause{why: why}) })
 }
 
 // envoyAgent is the user_agent_name of Envoys.

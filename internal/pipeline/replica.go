@@ -117,7 +117,7 @@ func (c *core) follow(now time.Time, told *replica.Told) {
 	if told.Frozen != nil {
 		c.frozen = *told.Frozen
 	}
-	c.followFleets(told)
+	c.followFleets(now, told)
 	if told.All != nil {
 		c.hearing = true
 		maps.DeleteFunc(c.told, func(name string, _ *replica.Service) bool {

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"slices"
+	"time"
 
 	"evenkeel.io/controlplane/internal/adapt"
 	"evenkeel.io/controlplane/internal/lastgood"
@@ -25,7 +26,7 @@ func (c *core) tellFleets(told *replica.Told, all bool) {
 			continue
 		}
 		if all || f.toldNumber != f.number {
-			told.Generations[name] = replica.Generation{Number: f.number, Content: f.newest.Content()}
+			told.Generations[name] = replica.Generation{Number: f.number, Content: f.newest.Content(), NoQuotas: f.noQuotas}
 			f.toldNumber = f.number
 		}
 		if f.pin == nil && (all || f.toldPin != nil) {
@@ -57,7 +58,7 @@ func (c *core) newsOfFleets() bool {
 }
 
 // followFleets takes over what the leader tells of fleets.
-func (c *core) followFleets(told *replica.Told) {
+func (c *core) followFleets(now time.Time, told *replica.Told) {
 	if told.RateLimits != nil {
 		c.limits.told = told.RateLimits
 		c.assign()
@@ -67,7 +68,11 @@ func (c *core) followFleets(told *replica.Told) {
 	}
 	for name, g := range told.Generations {
 		c.toldGenerations[name] = g
-		if f := c.fleets[name]; f != nil && f.renumber(g) && f.pin == nil {
+		f := c.fleets[name]
+		if f != nil && f.object != nil && f.noQuotas != g.NoQuotas {
+			c.makeAnew(now, name, f, g.NoQuotas, byLeader+": whether Envoys take bounds of limits in routes")
+		}
+		if f != nil && f.renumber(g) && f.pin == nil {
 			f.served = f.newest
 			c.hand(name, f.served, false) // who is sent something next is told the number
 		}

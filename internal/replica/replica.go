@@ -139,6 +139,8 @@ func (t *Told) TakeFleets(newer *Told) {
 type Generation struct {
 	Number  uint64 `json:"number"`
 	Content string `json:"content"`
+	// NoQuotas: an Envoy of the fleet, at whichever replica, takes no bounds of limits in routes.
+	NoQuotas bool `json:"noQuotas,omitempty"`
 }
 
 // Service is the state of a Service's weight machine at a time.
