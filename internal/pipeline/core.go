@@ -117,7 +117,6 @@ func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
 		toldPins:        map[string]*pin{},
 	}
 	c.limits.of = map[string]*limited{}
-	c.limits.factors = restored.Factors
 	c.lead(replica.Role{Leads: options.Replicas == nil})
 	c.assign()
 	c.takeOverFactors(restored.Factors)

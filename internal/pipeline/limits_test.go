@@ -330,7 +330,9 @@ func TestQuotasAreForEnvoysThatTakeThem(t *testing.T) {
 			t.Errorf("%s: %v differ", why, differ)
 		}
 	}
-	envoy := func(fleet, build string) xds.Proxy { return xds.Proxy{Node: build, Fleet: fleet, Agent: "envoy", Build: build} }
+	envoy := func(fleet, build string) xds.Proxy {
+		return xds.Proxy{Node: build, Fleet: fleet, Agent: "envoy", Build: build}
+	}
 	quotas("nobody is connected", true, 1)
 	connected = []xds.Proxy{envoy(edge, "1.40.0"), envoy(edge, "1.39.1"), envoy(edge, ""), envoy("shop/other", "1.38.3"), {Node: "grpc", Fleet: edge, Agent: "gRPC Go", Build: "1.38.0"}}
 	quotas("those that are connected take them", true, 1)
@@ -392,6 +394,9 @@ func TestTheRulesAreThoseOfWhatIsServed(t *testing.T) {
 	expect("unpinned", "header:X-User=20|")
 	e.apply(map[string]string{"gateway": "", "limit": ""})
 	expect("nothing is served any more", "|")
+	if n := len(e.c.limits.of); n > 0 {
+		t.Errorf("%d fleets without limits are remembered", n)
+	}
 }
 
 // TestFactorsAreTheLeaders: a follower multiplies by what its leader told, moves nothing of itself, and goes on from
@@ -433,6 +438,12 @@ func TestFactorsAreTheLeaders(t *testing.T) {
 	}
 	if state, ok := p.follower.takeState(p.now); !ok || state.Factors[edge]["shop/cart/all"].Value != 0.5 {
 		t.Errorf("saved as %+v", state.Factors)
+	}
+
+	restarted := newCounter()
+	limitedBy(Limits{Service: restarted, Address: here}, lastgood.State{Factors: p.follower.limits.factors})
+	if got := restarted.factors[edge]["shop/cart/all"]; got != 0.5 {
+		t.Errorf("after a restart the service multiplies by %v", got)
 	}
 
 	// A limit that adapts no more is multiplied by nothing, at followers too.
