@@ -34,7 +34,7 @@ func (o *rateLimitOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.advertise, "rls-advertise", "", "the IP:port by which Envoys reach the rate limit service; empty: --rls-address, with the host of --replica-address if that is any")
 	flags.StringVar(&o.redis, "rls-redis", "", "a Redis in which all replicas count together, redis://HOST:PORT/DB or rediss://...; empty: in the memory of the one that leads. A user and password in it are shown nowhere")
 	flags.StringVar(&o.service, "rls-service", "", "a Service, NAMESPACE/NAME:PORT, of reference rate limit services (github.com/envoyproxy/ratelimit), which are asked in place of this one and take their configuration over xDS")
-	flags.DurationVar(&o.timeout, "rls-timeout", translate.DefaultLimitTimeout, "how long a request waits in an Envoy for the rate limit service, 1ms to 10s; then its policy's onError decides")
+	flags.DurationVar(&o.timeout, "rls-timeout", translate.DefaultLimitTimeout, "how long a request waits in an Envoy for the rate limit service, 1ms to 10s; then its policy's onError decides. A Redis is given three quarters of it")
 }
 
 var serviceName = regexp.MustCompile(`^[a-z0-9-]+/[a-z0-9-]+:[0-9]{1,5}$`)
@@ -108,7 +108,7 @@ func (o *serveOptions) newRateLimits(c *controlPlane, asker pipeline.Asker, log 
 	if o.limits.address == "" {
 		return limits, nil
 	}
-	if c.rateLimits, err = rls.New(rls.Options{Auth: c.gate, Redis: o.limits.redis, Log: log, Metrics: c.metrics}); err != nil {
+	if c.rateLimits, err = rls.New(rls.Options{Auth: c.gate, Redis: o.limits.redis, Timeout: o.limits.timeout, Log: log, Metrics: c.metrics}); err != nil {
 		return limits, fmt.Errorf("--rls-redis: %w", err)
 	}
 	limits.Service, limits.Shared = c.rateLimits, o.limits.redis != ""

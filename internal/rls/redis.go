@@ -22,8 +22,6 @@ import (
 )
 
 const (
-	// redisTimeout is how long a call to Redis may take: an Envoy waits 20 ms for all of it.
-	redisTimeout = 15 * time.Millisecond
 	// logTimeout is how long the leases of a message of access logs may take. Nobody waits.
 	logTimeout = time.Second
 	// maxFailures in a row open the circuit: calls then fail at once, but for one in each circuitTime.
@@ -67,20 +65,21 @@ type quiet struct{}
 func (quiet) Printf(context.Context, string, ...any) {}
 
 // newRedisStore does not ask Redis for anything yet: one that is not there is one that fails.
-func newRedisStore(address string, fixed bool, l *leases, log *slog.Logger) (*redisStore, error) {
-	o, err := redis.ParseURL(address)
+func newRedisStore(opts Options, l *leases, log *slog.Logger) (*redisStore, error) {
+	timeout := opts.Timeout * 3 / 4
+	o, err := redis.ParseURL(opts.Redis)
 	if err != nil {
 		return nil, fmt.Errorf("expected the URL of a Redis, such as redis://redis.infra:6379/0 or rediss://user:password@host:port/0: %w", withoutURL(err))
 	}
 	o.MaxRetries = -1 // onError is the better answer
 	o.ContextTimeoutEnabled = true
 	o.DialTimeout, o.DialerRetries = time.Second, 1
-	o.PoolTimeout = redisTimeout
+	o.PoolTimeout = timeout
 	o.MinIdleConns = 4 // made beside the calls, which have no time to wait for a connection
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return &redisStore{
-		client: redis.NewClient(o), fixed: fixed, countIn: redis.NewScript(countScript), loggedIn: redis.NewScript(loggedScript),
-		circuit: circuit{log: log}, timeout: redisTimeout, ended: &l.ended[endLogged], rebuilt: &l.rebuilt,
+		client: redis.NewClient(o), fixed: opts.FixedWindows, countIn: redis.NewScript(countScript), loggedIn: redis.NewScript(loggedScript),
+		circuit: circuit{log: log}, timeout: timeout, ended: &l.ended[endLogged], rebuilt: &l.rebuilt,
 	}, nil
 }
 

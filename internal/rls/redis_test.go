@@ -1,6 +1,7 @@
 package rls
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -71,10 +72,9 @@ func (r *redisServer) url() string { return fmt.Sprintf("redis://127.0.0.1:%d/0"
 // over makes a Server of ours with rules, whose calls have time: the machine may be busier than a fleet's.
 func (r *redisServer) over(t *testing.T, o Options, rules ...*rlsconfig.Rule) *rig {
 	t.Helper()
-	o.Redis = r.url()
+	o.Redis, o.Timeout = r.url(), cmp.Or(o.Timeout, patience)
 	s := newRigWith(t, o, rules...)
 	t.Cleanup(s.store.close)
-	s.store.(*redisStore).timeout = patience
 	return s
 }
 
@@ -245,8 +245,7 @@ func TestLeasesInRedis(t *testing.T) {
 // TestRedisThatDoesNotAnswer has it die, and hang, and come back.
 func TestRedisThatDoesNotAnswer(t *testing.T) {
 	redis := startRedis(t)
-	r := redis.over(t, Options{}, rate("all", 5, "", daily))
-	r.store.(*redisStore).timeout = redisTimeout
+	r := redis.over(t, Options{Timeout: 20 * time.Millisecond}, rate("all", 5, "", daily))
 	client := rlsv3.NewRateLimitServiceClient(dial(t, serve(t, r.Server), insecure.NewCredentials()))
 	all := request(desc("rule=shop/api/all"))
 	call := func() error { _, err := client.ShouldRateLimit(t.Context(), all); return err }

@@ -53,6 +53,8 @@ type Options struct {
 	// Redis is the URL of a Redis that keeps the counts, for all servers that use it: redis://host:port/database,
 	// or rediss:// with TLS. Empty: they are in this process. While it does not answer, calls fail.
 	Redis string
+	// Timeout is how long Envoys wait for an answer, 20 ms by default. Redis is given three quarters of it.
+	Timeout time.Duration
 	// MaxKeys bounds the keys that are kept in memory over all rules, 60 bytes each; 1,048,576 by default.
 	// Half of it is shared out evenly among the rules.
 	MaxKeys int
@@ -93,6 +95,7 @@ type configured struct{ rules, old []*rlsconfig.Rule }
 
 // New makes a Server without rules.
 func New(opts Options) (*Server, error) {
+	opts.Timeout = cmp.Or(opts.Timeout, 20*time.Millisecond)
 	opts.MaxKeys = cmp.Or(opts.MaxKeys, 1<<20)
 	opts.MaxLeases = cmp.Or(opts.MaxLeases, 1<<20)
 	opts.MaxStreams = cmp.Or(opts.MaxStreams, 4096)
@@ -111,7 +114,7 @@ func New(opts Options) (*Server, error) {
 	s.store = &local{s.hasher, s.leases}
 	if opts.Redis != "" {
 		var err error
-		if s.store, err = newRedisStore(opts.Redis, opts.FixedWindows, s.leases, s.log); err != nil {
+		if s.store, err = newRedisStore(opts, s.leases, s.log); err != nil {
 			return nil, fmt.Errorf("rate limit service: %w", err)
 		}
 	}
