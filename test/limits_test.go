@@ -39,6 +39,7 @@ func (r *rig) ask(path string, headers ...string) *http.Response {
 		name, value, _ := strings.Cut(h, ": ")
 		request.Header.Set(name, value)
 	}
+	request.Close = r.alone
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		r.t.Fatal(err)
@@ -207,7 +208,7 @@ func TestWhenTheRateLimitServiceFails(t *testing.T) {
 				r.eventually("it is asked again", func() error { return r.limitIs("1000000", "b") })
 			}
 			failed("nobody listens")
-			link := r.listenBetween(between)
+			link := r.listenBetween(between, r.ports.limits)
 			healthy()
 			link.mode.Store(hanging)
 			failed("it hangs")
@@ -223,8 +224,9 @@ func TestWhenTheRateLimitServiceFails(t *testing.T) {
 	}
 }
 
-// link passes connections on to the rate limit service, or does worse.
+// link passes connections on to a port, or does worse.
 type link struct {
+	to    atomic.Uint32
 	mode  atomic.Int32
 	close func()
 }
@@ -235,13 +237,14 @@ const (
 	nonsense
 )
 
-func (r *rig) listenBetween(port uint16) *link {
+func (r *rig) listenBetween(port, to uint16) *link {
 	r.t.Helper()
 	listener, err := net.Listen("tcp", loopback(port))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	l := &link{}
+	l.to.Store(uint32(to))
 	var mu sync.Mutex
 	open := map[net.Conn]struct{}{}
 	keep := func(c net.Conn) {
@@ -260,7 +263,6 @@ func (r *rig) listenBetween(port uint16) *link {
 		all.Wait()
 	})
 	r.t.Cleanup(l.close)
-	to := loopback(r.ports.limits)
 	all.Go(func() {
 		for {
 			c, err := listener.Accept()
@@ -270,7 +272,7 @@ func (r *rig) listenBetween(port uint16) *link {
 			keep(c)
 			all.Go(func() {
 				defer c.Close()
-				up, err := net.Dial("tcp", to)
+				up, err := net.Dial("tcp", loopback(uint16(l.to.Load())))
 				if err != nil {
 					return
 				}

@@ -28,7 +28,9 @@ func (r *rig) oneMore() *rig {
 	r.t.Helper()
 	other := *r
 	other.state, other.logs, other.plane, other.envoy = r.t.TempDir(), r.t.TempDir(), nil, nil
-	other.ports.xds, other.ports.admin = r.freePort(netip.MustParseAddr("127.0.0.1")), r.freePort(netip.MustParseAddr("127.0.0.1"))
+	for _, port := range []*uint16{&other.ports.xds, &other.ports.admin, &other.ports.limits, &other.ports.envoyAdmin} {
+		*port = r.freePort(netip.MustParseAddr("127.0.0.1"))
+	}
 	return &other
 }
 

@@ -63,6 +63,7 @@ type rig struct {
 	envoy    *demo.Envoy
 	backends []*demo.Backend
 	pods     []*pod // of the backends, in a cluster
+	alone    bool   // ask asks on a connection of its own: of several Envoys at the port either may get it
 	ports    struct{ xds, admin, listener, envoyAdmin, backend, limits uint16 }
 }
 
