@@ -70,7 +70,7 @@ func runDemoBackend(ctx context.Context, address netip.AddrPort, index int) erro
 }
 
 func newDemoLoadCommand() *cobra.Command {
-	o, every := demo.LoadOptions{}, 5*time.Second
+	o, every, header := demo.LoadOptions{Header: http.Header{}}, 5*time.Second, map[string]string{}
 	cmd := &cobra.Command{
 		Use:   "load --url http://127.0.0.1:PORT/",
 		Short: "the open-loop load of the demo, to run beside an Envoy",
@@ -83,6 +83,9 @@ became of them; one that takes longer than that is given up. It sends to loopbac
 				return usageError(fmt.Errorf("--every %v: expected 1s or more", every))
 			}
 			o.Timeout = every
+			for name, value := range header {
+				o.Header.Set(name, value)
+			}
 			load, stop, err := demo.StartLoad(cmd.Context(), o)
 			if err != nil {
 				return usageError(err)
@@ -93,6 +96,7 @@ became of them; one that takes longer than that is given up. It sends to loopbac
 	}
 	cmd.Flags().StringArrayVar(&o.URLs, "url", nil, "where to send to (repeatable, each gets as many)")
 	cmd.Flags().StringVar(&o.Host, "host", "", "the Host header; empty: that of the URL")
+	cmd.Flags().StringToStringVar(&header, "header", nil, "headers that each request has, such as X-Tenant=acme (repeatable)")
 	cmd.Flags().Float64Var(&o.Rate, "rate", 100, "requests per second")
 	cmd.Flags().DurationVar(&every, "every", every, "how often to say what became of them")
 	return cmd
@@ -111,7 +115,9 @@ func tellOfLoad(ctx context.Context, screen *demo.Screen, load *demo.Load, every
 		}
 		to := load.Elapsed() - every
 		if r := load.Report(to-every, to); r.Requests > 0 {
-			screen.Printf("%.0fs: %d requests, %d failed, p50 %s, p99 %s", to.Seconds(), r.Requests, r.Failed(), milliseconds(r.P50), milliseconds(r.P99))
+			limited := r.ByStatus[http.StatusTooManyRequests]
+			screen.Printf("%.0fs: %d requests, %d refused by a limit, %d failed, p50 %s, p99 %s",
+				to.Seconds(), r.Requests, limited, r.Failed()-limited, milliseconds(r.P50), milliseconds(r.P99))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -46,7 +47,7 @@ func TestDemoParts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(string(text), " requests, 0 failed, p50 ") {
+		if strings.Contains(string(text), " requests, 0 refused by a limit, 0 failed, p50 ") {
 			break
 		}
 		select {
@@ -71,4 +72,32 @@ func TestDemoParts(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+func TestDemoLoadSendsItsHeaders(t *testing.T) {
+	seen := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case seen <- r.Header.Get("X-Tenant"):
+		default:
+		}
+	}))
+	defer server.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	root := newRootCommand()
+	root.SetArgs([]string{"demo", "load", "--url", server.URL + "/", "--header", "X-Tenant=acme"})
+	root.SetOut(io.Discard)
+	ended := make(chan error, 1)
+	go func() { ended <- root.ExecuteContext(ctx) }()
+	select {
+	case err := <-ended:
+		t.Fatal(err)
+	case got := <-seen:
+		if got != "acme" {
+			t.Errorf("a request of the tenant %q", got)
+		}
+	}
+	cancel()
+	<-ended
 }

@@ -73,8 +73,8 @@ func TestManifestsSayWhatWeUnderstand(t *testing.T) {
 			}
 		}
 	}
-	if seen != 3 {
-		t.Errorf("%d containers of our image, expected 3", seen)
+	if seen != 4 {
+		t.Errorf("%d containers of our image, expected 4", seen)
 	}
 }
 
