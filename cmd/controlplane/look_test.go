@@ -75,10 +75,10 @@ func run(t *testing.T, args ...string) (out string, err error) {
 	return stdout.String(), err
 }
 
+// Times are printed in the local zone. It is set before anything that reads the time is started.
+func init() { time.Local = time.UTC }
+
 func TestTables(t *testing.T) {
-	zone := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = zone })
 	address, _ := fakeAdmin(t)
 	for name, args := range map[string][]string{
 		"services":         {"services"},
