@@ -216,7 +216,9 @@ func (c *client) completeFleets(cmd *cobra.Command, args []string, _ string) ([]
 		c.fromEnvironment()
 		if view, err := get[admin.SnapshotsView](ctx, c, "/snapshots"); err == nil {
 			for _, s := range view.Snapshots {
-				names = append(names, s.Fleet)
+				if s.Generation > 0 || cmd.Name() == "snapshot" { // "rls" is no fleet
+					names = append(names, s.Fleet)
+				}
 			}
 		}
 	}

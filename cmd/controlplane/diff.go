@@ -23,7 +23,7 @@ shows what a rollback would change; endpoints and weights are in no generation.`
 		Args:              exactArgs(3),
 		ValidArgsFunction: c.completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := fleetPath(args[0]); err != nil {
+			if err := checkFleet(args[0]); err != nil {
 				return err
 			}
 			for i, name := range []string{"FROM", "TO"} {

@@ -163,6 +163,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"explain", "shop/gone", "--admin", address}, 1, `there is no service "shop/gone"`},
 		{[]string{"explain", "shop/cart", "10.9.9.9", "--admin", address}, 1, "there is 10.0.0.7:8080, 10.0.0.8:8080"},
 		{[]string{"snapshot", "shop/gone", "--admin", address}, 1, "there is no /snapshots/shop/gone"},
+		{[]string{"snapshot", "rls", "--type", "rls", "--admin", address}, 1, "there is no /snapshots/-/rls/rls"},
+		{[]string{"diff", "rls", "1", "2", "--admin", address}, 2, "expected <namespace>/<gateway>"},
 		{[]string{"services", "cart", "--admin", address}, 2, "expected <namespace>/<name>:<port>"},
 		{[]string{"services", "-o", "xml", "--admin", address}, 2, "expected table, json or yaml"},
 		{[]string{"services", "--admin", "ftp://x"}, 2, "expected a URL like http://127.0.0.1:19000"},

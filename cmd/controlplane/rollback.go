@@ -32,7 +32,7 @@ Changes of other objects wait meanwhile; history says HeldBack. It also holds ov
 			return c.completeFleets(cmd, args, complete)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := fleetPath(args[0]); err != nil {
+			if err := checkFleet(args[0]); err != nil {
 				return err
 			}
 			generation, err := strconv.ParseUint(args[1], 10, 64)
@@ -56,7 +56,7 @@ func newUnpinCommand() *cobra.Command {
 		Args:              exactArgs(1),
 		ValidArgsFunction: c.completeFleets,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := fleetPath(args[0]); err != nil {
+			if err := checkFleet(args[0]); err != nil {
 				return err
 			}
 			return c.act(cmd, "/unpin", admin.UnpinRequest{Fleet: args[0]})

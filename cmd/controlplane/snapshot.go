@@ -21,7 +21,8 @@ func newSnapshotCommand() *cobra.Command {
 		Use:   "snapshot [FLEET]",
 		Short: "what fleets are served now",
 		Long: `snapshot lists the fleets and what each is served. With a FLEET (<namespace>/<gateway>) it lists the
-resources, each with the object it comes from; with --type it prints their content as YAML.`,
+resources, each with the object it comes from; with --type it prints their content as YAML. The FLEET rls
+is what reference rate limit services are served: the limits of all fleets.`,
 		Example: `  controlplane snapshot
   controlplane snapshot shop/edge
   controlplane snapshot shop/edge --type eds --name shop/cart:8080`,
@@ -38,7 +39,7 @@ resources, each with the object it comes from; with --type it prints their conte
 			case len(args) == 0:
 				return show(cmd, &c, "/snapshots", snapshotsTable)
 			}
-			path, err := fleetPath(args[0])
+			path, err := snapshotPath(args[0])
 			if err != nil {
 				return err
 			}
@@ -63,13 +64,25 @@ resources, each with the object it comes from; with --type it prints their conte
 	return cmd
 }
 
-// fleetPath is the admin path of a fleet's snapshot.
-func fleetPath(fleet string) (string, error) {
+// snapshotPath is the admin path of a fleet's snapshot, or of that of reference rate limit services.
+func snapshotPath(fleet string) (string, error) {
+	if fleet == translate.RLSFleet {
+		return admin.SnapshotPath(fleet), nil
+	}
+	if err := checkFleet(fleet); err != nil {
+		return "", err
+	}
+	namespace, gateway, _ := strings.Cut(fleet, "/")
+	return admin.SnapshotPath(url.PathEscape(namespace) + "/" + url.PathEscape(gateway)), nil
+}
+
+// checkFleet says what is wrong with the name of a fleet.
+func checkFleet(fleet string) error {
 	namespace, gateway, ok := strings.Cut(fleet, "/")
 	if !ok || namespace == "" || gateway == "" || strings.Contains(gateway, "/") {
-		return "", usageError(fmt.Errorf("FLEET %q: expected <namespace>/<gateway>", fleet))
+		return usageError(fmt.Errorf("FLEET %q: expected <namespace>/<gateway>", fleet))
 	}
-	return "/snapshots/" + url.PathEscape(namespace) + "/" + url.PathEscape(gateway), nil
+	return nil
 }
 
 func snapshotsTable(out screen, view admin.SnapshotsView) error {
@@ -80,7 +93,10 @@ func snapshotsTable(out screen, view admin.SnapshotsView) error {
 	}
 	t := newTable(headings...)
 	for _, s := range view.Snapshots {
-		row := []tableCell{text("%s", s.Fleet), text("%d", s.Generation), text("-")}
+		row := []tableCell{text("%s", s.Fleet), text("-"), text("-")}
+		if s.Generation > 0 {
+			row[1] = text("%d", s.Generation)
+		}
 		if s.Pin != nil {
 			row[2] = tableCell{"by " + s.Pin.By, yellow}
 		}
@@ -107,7 +123,7 @@ func snapshotTable(out screen, view admin.SnapshotsView) error {
 			}
 		}
 	}
-	return t.print(out, "This fleet is served nothing: its Gateway has no listener that was accepted, or it is gone.")
+	return t.print(out, "Nothing is served: the Gateway has no listener that was accepted, or it is gone; or there are no limits.")
 }
 
 func resourcesYAML(out screen, view admin.ResourcesView) error {

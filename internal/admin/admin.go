@@ -44,7 +44,8 @@ type Model interface {
 	Reading(signals.Key) (signals.Reading, bool)
 	// Fleets that have a snapshot, sorted.
 	Fleets() []string
-	// Snapshot that a fleet is served, and the number of its generation.
+	// Snapshot that a fleet is served, and the number of its generation; of "rls" what reference rate limit services
+	// are served, which has none.
 	Snapshot(fleet string) (current *snapshot.Snapshot, generation uint64, ok bool)
 	// Pin is what a fleet is pinned to, nil if it is served its newest generation.
 	Pin(fleet string) *snapshot.Pin
@@ -157,7 +158,7 @@ func New(o Options) http.Handler {
 		{pattern: "/proxies", page: "proxies", live: true, about: "connected proxies", handle: moment.proxies},
 		{pattern: "/nacks", page: "nacks", live: true, about: "refusals by proxies", handle: moment.nacks},
 		{pattern: "/snapshots", page: "snapshots", about: "what every fleet is served", handle: moment.snapshots},
-		{pattern: "/snapshots/{namespace}/{gateway}", page: "snapshot", about: "what one fleet is served; ?client=grpc for its gRPC clients", handle: moment.snapshot},
+		{pattern: "/snapshots/{namespace}/{gateway}", page: "snapshot", about: "what one fleet is served, or at -/rls reference rate limit services; ?client=grpc for its gRPC clients", handle: moment.snapshot},
 		{pattern: "/snapshots/{namespace}/{gateway}/{type}", page: "resources", about: "its resources of a type; ?name= for one, ?client=grpc as above", handle: moment.resources},
 		{pattern: "/history", page: "history", about: "generations and weight pushes; ?fleet= or ?service= for one", handle: moment.history},
 		{pattern: "/diff", page: "diff", about: "two generations compared: ?fleet=&from=&to=", handle: moment.diff},

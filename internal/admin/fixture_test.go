@@ -46,6 +46,8 @@ type world struct {
 	pin      *snapshot.Pin // of shop/edge
 	lastGood time.Time
 
+	reference *snapshot.Snapshot // of reference rate limit services
+
 	actions []string // taken, in order
 	refuse  error    // answer of the actions
 }
@@ -68,6 +70,9 @@ func (w *world) Fleets() []string {
 	return slices.Sorted(maps.Keys(w.catalog.Fleets))
 }
 func (w *world) Snapshot(fleet string) (*snapshot.Snapshot, uint64, bool) {
+	if fleet == translate.RLSFleet {
+		return w.reference, 0, w.reference != nil
+	}
 	if fleet != "shop/edge" || len(w.generations) == 0 {
 		return nil, 0, false
 	}

@@ -33,7 +33,7 @@ func parsePages() map[string]*template.Template {
 		"percent": percent, "decimal": decimal, "bar": bar, "over": over, "largest": largest, "ago": ago, "clock": clock,
 		"lines": diffLines, "step": step, "bad": Bad, "subscribed": SubscribedTypes, "served": ServedTypes, "short": short, "lower": lower, "upper": strings.ToUpper,
 		"pretty": pretty, "quantity": quantity, "previous": func(n uint64) uint64 { return n - 1 },
-		"page": func(d pageData, view any) pageData { d.View = view; return d },
+		"at": pathOf, "page": func(d pageData, view any) pageData { d.View = view; return d },
 	}).ParseFS(files, "pages/layout.html"))
 	names, err := fs.Glob(files, "pages/*.html")
 	if err != nil {

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"golang.org/x/net/html"
+
+	"evenkeel.io/controlplane/internal/snapshot"
+	"evenkeel.io/controlplane/internal/translate"
 )
 
 // page gets a path as a browser does and checks what holds for every page.
@@ -87,6 +90,37 @@ func TestPages(t *testing.T) {
 				t.Errorf("%s lacks %q", path, s)
 			}
 		}
+	}
+}
+
+// TestWhatReferenceServicesAreServed is beside the fleets, though it is none.
+func TestWhatReferenceServicesAreServed(t *testing.T) {
+	w := small()
+	if res := call(w.handler(), "GET", "/snapshots/-/rls", ""); res.StatusCode != 404 || !strings.Contains(read(t, res), "--rls-service") {
+		t.Errorf("where there are none: %d", res.StatusCode)
+	}
+	config, err := snapshot.EncodeAfter(nil, translate.RateLimitConfig("shop/edge", nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.reference = snapshot.New(config)
+	for path, want := range map[string][]string{
+		"/snapshots":           {`<a href="/snapshots/-/rls">rls</a>`, `href="/snapshots/-/rls/rls"`},
+		"/snapshots/-/rls":     {`href="/snapshots/-/rls/rls?name=shop%2fedge"`, "for reference rate limit services"},
+		"/snapshots/-/rls/rls": {`href="/snapshots/-/rls"`, "domain"},
+	} {
+		body := page(t, w, path)
+		for _, s := range want {
+			if !strings.Contains(body, s) {
+				t.Errorf("%s lacks %q:\n%s", path, s, body)
+			}
+		}
+		if strings.Contains(body, "fleet=rls") {
+			t.Errorf("%s leads to the history of what is no fleet", path)
+		}
+	}
+	if body := read(t, call(w.handler(), "GET", "/snapshots", "")); !strings.Contains(body, `"fleet": "rls"`) {
+		t.Errorf("%s", body)
 	}
 }
 

@@ -29,6 +29,9 @@ func (m moment) snapshots(*http.Request) (any, error) {
 			view.Snapshots = append(view.Snapshots, m.snapshotView(fleet, generation, snap, false))
 		}
 	}
+	if snap, _, ok := m.model.Snapshot(translate.RLSFleet); ok {
+		view.Snapshots = append(view.Snapshots, m.snapshotView(translate.RLSFleet, 0, snap, false))
+	}
 	return view, nil
 }
 
@@ -65,7 +68,7 @@ func (m moment) resources(r *http.Request) (any, error) {
 		view.Resources = append(view.Resources, rv)
 	}
 	if name != "" && len(view.Resources) == 0 {
-		return nil, notFound("%s has no %s resource %q; /snapshots/%s lists those it has", fleet, t, name, fleet)
+		return nil, notFound("%s has no %s resource %q; /snapshots/%s lists those it has", fleet, t, name, pathOf(fleet))
 	}
 	return view, nil
 }
@@ -76,7 +79,13 @@ func clientOf(r *http.Request) string { return r.URL.Query().Get("client") }
 // snapshotOf is what the fleet in the path is served, its Envoys or, with ?client=grpc, its gRPC clients.
 func (m moment) snapshotOf(r *http.Request) (fleet string, snap *snapshot.Snapshot, generation uint64, err error) {
 	fleet = r.PathValue("namespace") + "/" + r.PathValue("gateway")
+	if fleet == pathOf(translate.RLSFleet) {
+		fleet = translate.RLSFleet
+	}
 	snap, generation, ok := m.model.Snapshot(fleet)
+	if !ok && fleet == translate.RLSFleet {
+		return "", nil, 0, notFound("reference rate limit services are served nothing: serve was started without --rls-service, or the fleets are not known yet")
+	}
 	if !ok {
 		return "", nil, 0, m.noFleet(fleet)
 	}
@@ -88,6 +97,17 @@ func (m moment) snapshotOf(r *http.Request) (fleet string, snap *snapshot.Snapsh
 		return "", nil, 0, badRequest("client=%q: expected grpc, or nothing for Envoys", client)
 	}
 	return fleet, snap, generation, nil
+}
+
+// SnapshotPath is where the snapshot of a fleet is, or that of reference rate limit services, "rls".
+func SnapshotPath(fleet string) string { return "/snapshots/" + pathOf(fleet) }
+
+// pathOf is a fleet in a path. What is in no namespace is behind a dash, which no namespace is called.
+func pathOf(fleet string) string {
+	if fleet == translate.RLSFleet {
+		return "-/" + fleet
+	}
+	return fleet
 }
 
 func (m moment) noFleet(fleet string) error {

@@ -292,9 +292,9 @@ type SnapshotsView struct {
 
 // SnapshotView is what a fleet is served, without the resources' content.
 type SnapshotView struct {
-	Fleet      string             `json:"fleet"`
+	Fleet      string             `json:"fleet"`            // or "rls"
 	Client     string             `json:"client,omitempty"` // "grpc" for what its gRPC clients are served
-	Generation uint64             `json:"generation"`       // served
+	Generation uint64             `json:"generation"`       // served, 0 of "rls"
 	Pin        *PinView           `json:"pin,omitempty"`
 	Types      []SnapshotTypeView `json:"types"` // in make-before-break order, those that have resources
 }

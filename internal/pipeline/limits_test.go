@@ -254,6 +254,10 @@ func TestReferenceServicesAreServedAllFleets(t *testing.T) {
 	if got := bounds(snapshots[translate.RLSFleet]); got != "shop/back=7 shop/edge=50" {
 		t.Errorf("served %s, want both fleets, one with its factor", got)
 	}
+	v := c.view(nil)
+	if shown, _, ok := v.Snapshot(translate.RLSFleet); !ok || shown != snapshots[translate.RLSFleet] || slices.Contains(v.Fleets(), translate.RLSFleet) {
+		t.Errorf("shown as %v, among the fleets %v", shown, v.Fleets())
+	}
 	var addresses []string
 	assignment := snapshots[edge].Get(translate.EDS, translate.RLSCluster).Message().(*endpointv3.ClusterLoadAssignment)
 	for _, l := range assignment.GetEndpoints() {

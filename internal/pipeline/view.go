@@ -25,6 +25,8 @@ type View struct {
 	fleets   map[string]servedFleet
 	lastGood time.Time
 	limits   map[string]LimitsServed
+	// reference is what reference rate limit services are served, nil for nothing.
+	reference *snapshot.Snapshot
 }
 
 // shown is what readers see of a service. Immutable.
@@ -57,6 +59,8 @@ func (c *core) view(before *View) *View {
 		readings: c.readingsShown,
 		fleets:   make(map[string]servedFleet, len(c.fleets)),
 		limits:   c.limits.rulesServed(),
+
+		reference: c.limits.reference,
 	}
 	switch {
 	case c.late:
@@ -135,8 +139,12 @@ func (v *View) Reading(endpoint signals.Key) (signals.Reading, bool) {
 // Fleets are the names of the fleets, sorted, deleted ones included while their Envoys may be there.
 func (v *View) Fleets() []string { return slices.Sorted(maps.Keys(v.fleets)) }
 
-// Snapshot is what a fleet is served, and the number of its generation.
+// Snapshot is what a fleet is served, and the number of its generation; of translate.RLSFleet what reference rate limit
+// services are served, which has none.
 func (v *View) Snapshot(fleet string) (*snapshot.Snapshot, uint64, bool) {
+	if fleet == translate.RLSFleet {
+		return v.reference, 0, v.reference != nil
+	}
 	f, ok := v.fleets[fleet]
 	return f.snapshot, f.number, ok && f.snapshot != nil
 }
