@@ -124,15 +124,15 @@ func (r *rig) measureTenants(ctx context.Context, tenants []tenant) ([]demo.Repo
 func (r *rig) concludeLimit(bound float64, periods []tenantPeriod) error {
 	rate := func(n int, of demo.Report) float64 { return float64(n) / (of.To - of.From).Seconds() }
 	refused := func(of demo.Report) float64 { return rate(of.ByStatus[http.StatusTooManyRequests], of) }
-	perSecond := func(rate float64) string { return fmt.Sprintf("%.0f/s", rate) }
+	answered := func(of demo.Report) string {
+		return fmt.Sprintf("%.0f of %.0f/s", rate(of.OK, of), rate(of.Requests, of))
+	}
 
-	rows := [][]string{{"tenant", "sends", "answered before", "answered after", "refused after (429)"}}
+	rows := [][]string{{"tenant", "answered before", "answered after", "refused after (429)"}}
 	var errs []error
 	for _, p := range periods {
 		sends := rate(p.after.Requests, p.after)
-		rows = append(rows, []string{
-			p.tenant, perSecond(sends), perSecond(rate(p.before.OK, p.before)), perSecond(rate(p.after.OK, p.after)), perSecond(refused(p.after)),
-		})
+		rows = append(rows, []string{p.tenant, answered(p.before), answered(p.after), fmt.Sprintf("%.0f/s", refused(p.after))})
 		if n := refused(p.before); n > 0 {
 			errs = append(errs, fmt.Errorf("tenant %s was refused %.1f requests/s before the limit was enforced, expected none", p.tenant, n))
 		}

@@ -143,6 +143,9 @@ func TestDemoLimitConclusion(t *testing.T) {
 	} {
 		var out strings.Builder
 		err := (&rig{screen: demo.NewScreen(&out)}).concludeLimit(20, []tenantPeriod{c.greedy, c.other})
+		if name == "holds" && !strings.Contains(out.String(), "acme       60 of 60/s      20 of 60/s                 40/s") {
+			t.Errorf("it says\n%s", &out)
+		}
 		switch {
 		case c.want == "" && err != nil:
 			t.Errorf("%s: %v", name, err)
