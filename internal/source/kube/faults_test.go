@@ -48,7 +48,10 @@ func TestAnEmptyListTakesNothing(t *testing.T) {
 	f.until("that the endpoints are held", held)
 	apply(t, server, ns, cart(ten[:2]...))
 	slice := source.Ref{Kind: source.KindEndpointSlice, Namespace: ns, Name: "cart-1"}
-	f.until("what the event said", func(s *source.Store) bool { return len(s.EndpointSlices[nameOf(slice)].Endpoints) == 2 })
+	f.until("what the event said", func(s *source.Store) bool {
+		now := s.EndpointSlices[nameOf(slice)]
+		return now != nil && len(now.Endpoints) == 2
+	})
 	if _, evidence := f.opOf(slice); evidence != source.EvidenceWatch {
 		t.Errorf("it came by %s", evidence)
 	}
