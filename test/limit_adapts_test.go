@@ -33,7 +33,7 @@ var (
 // single steps when they have recovered. It logs how long that took and what admitted requests had to wait for.
 // docs/benchmarks/limits-adaptive.md has what it printed:
 //
-//	go test ./test -run TestALimitFollowsItsBackends -v -args -hold 10s -phase 20s
+//	go test ./test -run TestALimitFollowsItsBackends/shown -v -args -hold 10s -phase 20s
 func TestALimitFollowsItsBackends(t *testing.T) {
 	for _, loss := range []struct {
 		name string
@@ -45,6 +45,7 @@ func TestALimitFollowsItsBackends(t *testing.T) {
 		{"hidden", func(b *demo.Backend, part float64) error { return b.SetHiddenSlowdown(1 / part) }, 70 * time.Second},
 	} {
 		t.Run(loss.name, func(t *testing.T) {
+			t.Parallel() // to measure, run one alone: /shown or /hidden
 			r := newRig(t, 0)
 			r.limitExampleOn(demo.BackendConfig{Work: demo.Distribution{Shape: demo.Exponential, Mean: 4 * time.Second / allThey}}, 2)
 			r.writeLimitExample("adaptive",
