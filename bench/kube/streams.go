@@ -172,6 +172,11 @@ func (s *swarm) changed(name string, present map[string]bool, now time.Time) {
 			if s.expected[name][a] == present[a] {
 				continue
 			}
+			for _, undone := range s.changes[name] {
+				if undone.address == a {
+					undone.waiting = nil // what a stream shows from now on is another change
+				}
+			}
 			c := &change{address: a, gone: !present[a], at: now, waiting: map[int]bool{}, all: make(chan struct{})}
 			for i := range s.has {
 				c.waiting[i] = true
