@@ -7,7 +7,6 @@ import (
 
 	"evenkeel.io/controlplane/internal/snapshot"
 	"evenkeel.io/controlplane/internal/translate"
-	"evenkeel.io/controlplane/internal/xds/session"
 )
 
 // refusals remembers who refused which version of a resource, to tell a bad resource from a bad node.
@@ -95,46 +94,42 @@ func (s *adsStream) voice(node string) string {
 
 // judge decides whose fault a refusal is. A node parks for itself what it refuses. It is the resource's
 // fault if no node of the fleet has accepted this version, and two voices refused it, or the only node that
-// there is: then all are served the version again that was accepted last, which judge returns, until the
-// resource changes. Otherwise a node that is old, or hostile, or has no room for a port, would decide for
-// its whole fleet. Here the Envoys of a fleet and its gRPC clients are two, as they are served two versions.
+// there is: then all are served the version again that was accepted last, until the resource changes.
+// Otherwise a node that is old, or hostile, or has no room for a port, would decide for its whole fleet. Here the Envoys of a fleet and its gRPC clients are two, as they are served two versions.
 //
 // The nodes may be connected to several replicas. The one that leads judges, when it knows the votes of all
 // that have nodes of the fleet (votes.go); the others leave it to it while they hear it.
 //
 // All of a large fleet may refuse the same within a moment. The streams are gone through for the first few.
-func (r *Registry) judge(by facts, voice string, kind translate.Type, suspect session.Suspect) *snapshot.Resource {
-	if now := r.cacheOf(by).Current(by.fleet).Get(kind, suspect.Name); now == nil || now.Version != suspect.Version {
-		return nil // a removal, or it is not served any more
+func (r *Registry) judge(what Case, voice string) {
+	if now := r.cacheFor(what.GRPC).Current(what.Fleet).Get(what.Type, what.Name); now == nil || now.Version != what.Version {
+		return // a removal, or it is not served any more
 	}
-	what := Case{by.fleet, by.grpc(), kind, suspect.Name, suspect.Version}
 	r.refusals.note(what, voice)
-	if !r.opts.Judges() {
-		return nil
+	if r.opts.Judges() {
+		r.rule(what)
 	}
-	return r.rule(what)
 }
 
-// rule has a version taken back if that is what the votes say, and returns what is served in its place.
-func (r *Registry) rule(what Case) *snapshot.Resource {
+// rule has a version taken back if that is what the votes say.
+func (r *Registry) rule(what Case) {
 	votes, complete := r.votesElsewhere(what)
 	own := r.vote(what)
 	if !complete || !convicts(append(votes, own), r.elsewhereUnknown(what.Fleet, len(votes))) {
-		return nil
+		return
 	}
 	good := r.witnessed(&own) // only now are the streams gone through
 	if own.Taken {
-		return nil
+		return
 	}
 	for _, v := range votes {
 		if good == nil {
 			good = v.Good
 		}
 	}
-	if good == nil || !r.takeBack(what, good, "no node accepted it") {
-		return nil
+	if good != nil {
+		r.takeBack(what, good, "no node accepted it")
 	}
-	return good.Resource
 }
 
 // convicts says whether votes are those of whom a version is to be taken back: nobody took it, and it was

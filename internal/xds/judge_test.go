@@ -83,6 +83,11 @@ func TestWhatNobodyTakesIsTakenBack(t *testing.T) {
 		return len(nacks) > 0 && strings.Contains(nacks[0].Instead, "the whole fleet")
 	})
 	p.untilState("envoy-0", translate.EDS, Nacked)
+	p.instead("the verdict is later than the first refusal", "envoy-0", "the whole fleet is served version ")
+	p.instead("it is not later than the second", "envoy-1", "the whole fleet is served version ")
+	clients[2].nack(clients[2].recv(), `cluster_name: "shop/cart:80"`)
+	p.until("the third has refused it", func() bool { return len(p.Registry().Nacks()) == 3 })
+	p.instead("the refusal is later than the verdict", "envoy-2", "the whole fleet is served version ")
 	before := p.labels["1"].Get(translate.EDS, "shop/cart:80").Version
 	late := p.delta()
 	late.send(&discoveryv3.DeltaDiscoveryRequest{Node: node("envoy-late", fleet), TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"shop/cart:80"}})
@@ -92,6 +97,25 @@ func TestWhatNobodyTakesIsTakenBack(t *testing.T) {
 	p.set(fleet, "3", resourcesOf("shop/cart:80", 3))
 	clients[0].ack(clients[0].recv())
 	p.untilState("envoy-0", translate.EDS, Synced)
+	p.instead("the resource is another", "envoy-0", "another version: it has changed since")
+	p.set(fleet, "4", nil)
+	p.instead("the resource is gone", "envoy-0", "nothing: it is not served any more")
+}
+
+// instead asserts what is said to be served in place of what the node refused last, among all refusals and of
+// the node itself.
+func (p *plane) instead(when, id, want string) {
+	p.t.Helper()
+	for _, n := range p.Registry().Nacks() {
+		if n.Node == id && !strings.HasPrefix(n.Instead, want) {
+			p.t.Errorf("%s: of all refusals that by %s has %q, want %q", when, id, n.Instead, want)
+		}
+	}
+	for _, proxy := range p.Registry().Proxies() {
+		if proxy.Node == id && (proxy.LastNack == nil || !strings.HasPrefix(proxy.LastNack.Instead, want)) {
+			p.t.Errorf("%s: the last refusal of %s is %+v, want %q", when, id, proxy.LastNack, want)
+		}
+	}
 }
 
 func TestStreamsOfANodeAreBounded(t *testing.T) {

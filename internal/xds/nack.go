@@ -30,22 +30,6 @@ type nackRing struct {
 	nacks []Nack // oldest first
 }
 
-// insteadOf says what is served where a version was taken back for all.
-func insteadOf(good string) string {
-	return fmt.Sprintf("the whole fleet is served version %.12s of it again, which was accepted; none of its nodes took this one", good)
-}
-
-// takenBack says so of the refusals of a version.
-func (r *nackRing) takenBack(what Case, good string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i, n := range r.nacks {
-		if n.Fleet == what.Fleet && n.Type == what.Type && n.Resource == what.Name && n.refused == what.Version {
-			r.nacks[i].Instead = insteadOf(good)
-		}
-	}
-}
-
 // add records a refusal and returns it with its Count: a node that refuses the same version again
 // does not push others out.
 func (r *nackRing) add(n Nack) Nack {
@@ -62,6 +46,26 @@ func (r *nackRing) add(n Nack) Nack {
 		r.nacks = slices.Delete(r.nacks, 0, 1)
 	}
 	r.nacks = append(r.nacks, n)
+	return n
+}
+
+// now is the refusal with what is served instead by now, which is not the node's to decide alone: others may
+// have refused the version as well, and what it was refused for may have changed.
+func (r *Registry) now(n Nack) Nack {
+	if n.of.Name == "" {
+		return n
+	}
+	cache := r.cacheFor(n.of.GRPC)
+	wanted, parked := cache.Wants(n.of.Fleet, n.of.Type, n.of.Name, n.of.Version)
+	served := cache.Current(n.of.Fleet).Get(n.of.Type, n.of.Name)
+	switch {
+	case served == nil:
+		n.Instead = "nothing: it is not served any more"
+	case parked:
+		n.Instead = fmt.Sprintf("the whole fleet is served version %.12s of it again, which was accepted; none of its nodes took this one", served.Version)
+	case !wanted:
+		n.Instead = "another version: it has changed since"
+	}
 	return n
 }
 

@@ -106,7 +106,13 @@ func (r *Registry) Proxies() []Proxy {
 }
 
 // Nacks are the last refusals, newest first. A node that refuses the same again counts up its entry.
-func (r *Registry) Nacks() []Nack { return r.nacks.newestFirst() }
+func (r *Registry) Nacks() []Nack {
+	nacks := r.nacks.newestFirst()
+	for i, n := range nacks {
+		nacks[i] = r.now(n)
+	}
+	return nacks
+}
 
 // Workers is how many workers pick endpoints in the connected nodes of a fleet; an Envoy that does not
 // say counts for 4, a gRPC client for 1. Each worker of an Envoy keeps a schedule of its own, which a push

@@ -228,16 +228,15 @@ func (s *adsStream) nacked(answer *session.Answer) {
 		Instead: instead(typeLabel(answer.Type), answer.Refusal),
 	}
 	if suspect := answer.Refusal.Suspect; suspect != nil {
-		n.Resource, n.Source, n.refused = suspect.Name, suspect.Source, suspect.Version
+		n.Resource, n.Source = suspect.Name, suspect.Source
+		n.of = Case{f.fleet, f.grpc(), answer.Type, suspect.Name, suspect.Version}
 		if source, ok := reg.opts.Lookup(n.Fleet, n.Type, n.Resource); ok {
 			n.Source = source
 		}
 		if answer.Type == translate.RLS {
 			n.Source = cmp.Or(s.policiesBehind(n.Message, suspect), n.Source)
 		}
-		if good := reg.judge(f, s.voice(f.id), answer.Type, *suspect); good != nil {
-			n.Instead = insteadOf(good.Version)
-		}
+		reg.judge(n.of, s.voice(f.id))
 	}
 	n = reg.nacks.add(n)
 	s.mu.Lock()
@@ -293,7 +292,7 @@ func (s *adsStream) proxy(exists bool) (Proxy, bool) {
 		Protocol: s.protocol, ConnectedAt: s.connectedAt, Types: make(map[translate.Type]TypeState, len(translate.Types)),
 	}
 	if s.lastNack != nil {
-		n := *s.lastNack
+		n := s.registry.now(*s.lastNack)
 		p.LastNack = &n
 	}
 	served, quarantined := s.served(), s.registry.cacheOf(s.facts).Quarantined(s.facts.fleet)

@@ -264,10 +264,10 @@ func (r *Registry) elsewhereUnknown(fleet string, voted int) int {
 	return r.opts.Elsewhere(fleet, here)
 }
 
-// takeBack gives a verdict. It says whether it is one: not if good cannot be served here in place of the version.
-func (r *Registry) takeBack(what Case, good *Good, why string) bool {
+// takeBack gives a verdict, unless good cannot be served here in place of the version.
+func (r *Registry) takeBack(what Case, good *Good, why string) {
 	if r.vote(what).Served && !r.cacheFor(what.GRPC).Quarantine(what.Fleet, what.Type, what.Name, what.Version, good.Resource) {
-		return false
+		return
 	}
 	if r.opts.Voters != nil {
 		r.votes.mu.Lock()
@@ -279,12 +279,10 @@ func (r *Registry) takeBack(what Case, good *Good, why string) bool {
 		r.votes.mu.Unlock()
 	}
 	r.takenBack(what, good, why)
-	return true
 }
 
 // takenBack tells of a verdict.
 func (r *Registry) takenBack(what Case, good *Good, why string) {
-	r.nacks.takenBack(what, good.Version)
 	r.opts.Log.Warn("a resource is taken back for the whole fleet", "why", why, "fleet", what.Fleet, "type", typeLabel(what.Type),
 		"resource", what.Name, "source", good.Source, "version", what.Version, "instead", good.Version)
 	r.changed()

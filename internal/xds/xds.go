@@ -64,10 +64,10 @@ type Nack struct {
 	// Resource and Source are the suspects where the message names one; Source is the object.
 	Resource string
 	Source   string
-	// Instead says what is served in its place.
+	// Instead says what is served in its place by now.
 	Instead string
 	// Count is how often in a row this version was refused.
 	Count int
 
-	refused string // version of the Resource
+	of Case // zero without a suspect
 }
