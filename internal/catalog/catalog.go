@@ -110,7 +110,7 @@ type VirtualHost struct {
 // Route is one match of one rule.
 type Route struct {
 	Object source.Ref // the HTTPRoute
-	Name   string     // "<namespace>/<route>/<rule>/<match>", rule by name or index
+	Name   string     // "<namespace>/<route>/<rule>/<match>", rule by name or index, "#1" where another has the name "1"
 	Match  Match
 
 	// Exactly one of the following three acts: Redirect, Backends, or, both empty, a 500 as Gateway

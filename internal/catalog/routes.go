@@ -21,7 +21,7 @@ type parsedRoute struct {
 }
 
 type parsedRule struct {
-	name    string // by which people know it: its name or its index
+	name    string // its own, else its index; unique in the route
 	matches []Match
 	actions Route // all but Name, Match and Backends
 	// backends are those with a weight.
@@ -66,7 +66,6 @@ func parseRoute(object *gatewayv1.HTTPRoute) (*parsedRoute, *refusal) {
 			return nil, refusal
 		}
 		rule.actions.Object = p.ref
-		rule.name = strconv.Itoa(i)
 		if name := rules[i].Name; name != nil && *name != "" {
 			if first, taken := names[string(*name)]; taken {
 				return nil, refuse(ReasonUnsupportedValue, fmt.Sprintf("spec.rules[%d].name", i),
@@ -76,6 +75,14 @@ func parseRoute(object *gatewayv1.HTTPRoute) (*parsedRoute, *refusal) {
 			rule.name = string(*name)
 		}
 		p.rules = append(p.rules, rule)
+	}
+	for i := range p.rules {
+		if rule := &p.rules[i]; rule.name == "" {
+			rule.name = strconv.Itoa(i)
+			if _, taken := names[rule.name]; taken {
+				rule.name = "#" + rule.name // which no rule can have of its own
+			}
+		}
 	}
 	return p, nil
 }
@@ -190,13 +197,13 @@ func (p *parsedRoute) routes(port uint32, backends [][]Backend) []Route {
 	return routes
 }
 
-// rule is the name or the index of the rule in r's name.
+// rule is the name of the rule in r's name.
 func (r *Route) rule() string {
 	parts := strings.Split(r.Name, "/")
 	return parts[len(parts)-2]
 }
 
-// ruleNamed is the index of the rule that people know by that name or index.
+// ruleNamed is the index of the rule of that name.
 func (p *parsedRoute) ruleNamed(name string) int {
 	return slices.IndexFunc(p.rules, func(r parsedRule) bool { return r.name == name })
 }
