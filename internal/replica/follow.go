@@ -174,25 +174,28 @@ func (r *Replica) report(ctx context.Context, s grpc.ClientStream) error {
 	var votes []xds.Vote
 	again := time.NewTicker(reportEvery)
 	defer again.Stop()
-	for first := true; ; first = false {
-		messages := append(r.news(told, &nacks), inMessages(r.opts.Loads.TakeSummaries())...)
+	news := func() []up {
+		messages := r.news(told, &nacks)
 		r.mu.Lock()
 		asked := r.asked
 		r.mu.Unlock()
 		if next := r.opts.Refusals().Votes(asked); next != nil && (votes == nil || !reflect.DeepEqual(next, votes)) {
 			votes, messages = next, append(messages, up{Votes: next})
 		}
-		if first && len(messages) == 0 {
-			messages = []up{{}}
-		}
-		for _, m := range messages {
+		return messages
+	}
+	for messages := append(news(), up{}); ; { // an empty one, so that the leader learns who follows
+		for _, m := range append(messages, inMessages(r.opts.Loads.TakeSummaries())...) {
 			m.Version, m.Self = protocol, r.opts.Self
 			if err := r.put(s, m); err != nil {
 				return fmt.Errorf("telling of proxies and load: %w", err)
 			}
 		}
+		messages = nil
 		select {
 		case <-again.C:
+			messages = news()
+		case <-r.opts.Loads.Made(): // the leader's turn is soon
 		case <-ctx.Done():
 			return errors.Join(s.CloseSend())
 		}

@@ -187,6 +187,8 @@ type Options struct {
 type Loads interface {
 	// TakeSummaries are those made since the last call, the newest of each Service.
 	TakeSummaries() []signals.Summary
+	// Made holds a token when there are some.
+	Made() <-chan struct{}
 	// MergeSummaries takes in what a follower tells, ForgetReplica that it tells no more.
 	MergeSummaries(replica string, summaries []signals.Summary)
 	ForgetReplica(replica string)
@@ -196,6 +198,7 @@ type Loads interface {
 type noLoads struct{}
 
 func (noLoads) TakeSummaries() []signals.Summary         { return nil }
+func (noLoads) Made() <-chan struct{}                    { return nil }
 func (noLoads) MergeSummaries(string, []signals.Summary) {}
 func (noLoads) ForgetReplica(string)                     {}
 

@@ -48,7 +48,7 @@ type one struct {
 	merged  map[string][]signals.Summary // by replica
 }
 
-// TakeSummaries, MergeSummaries and ForgetReplica make it Loads of its own.
+// Made, TakeSummaries, MergeSummaries and ForgetReplica make it Loads of its own.
 func (o *one) TakeSummaries() []signals.Summary {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -56,6 +56,9 @@ func (o *one) TakeSummaries() []signals.Summary {
 	o.loads = nil
 	return taken
 }
+
+// Made is never told: here summaries wait for the next turn.
+func (o *one) Made() <-chan struct{} { return nil }
 
 func (o *one) MergeSummaries(replica string, summaries []signals.Summary) {
 	o.mu.Lock()

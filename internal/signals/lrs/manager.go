@@ -22,6 +22,7 @@ type Manager struct {
 	options Options
 	metrics *metrics
 	changed chan struct{} // holds a token when the set of Services changed
+	made    chan struct{} // holds a token when there are summaries to take
 
 	mu        sync.Mutex
 	running   bool
@@ -60,6 +61,7 @@ func New(options Options) *Manager {
 	m := &Manager{
 		options:   options,
 		changed:   make(chan struct{}, 1),
+		made:      make(chan struct{}, 1),
 		services:  map[string]*service{},
 		reporters: map[*reporter]struct{}{},
 		others:    others{untold: map[string]untold{}, leads: options.Leads == nil},
@@ -85,7 +87,7 @@ func (m *Manager) SetTargets(specs []Spec) {
 		if s == nil {
 			s = &service{
 				reports: map[*reporter]*report{}, summaries: map[string]*summary{},
-				next: signals.NextTurn(spec.Service, m.options.Interval, now),
+				next: m.nextTurn(spec.Service, now),
 				status: signals.Target{
 					URL: "load reports", Owner: spec.Service, Services: []string{spec.Service}, Health: signals.Unknown,
 				},
@@ -218,6 +220,18 @@ func (m *Manager) Run(ctx context.Context, up chan<- []signals.Reading) error {
 	}
 }
 
+// nextTurn is when a Service is next added up. Who tells another replica does so earlier than that adds up what it
+// was told, or else everything would be a whole interval older there, and old before the next came. A quarter leaves
+// a quarter: what is told is at most 2.25 intervals old when the next reading replaces it, and clocks may differ
+// by as much in either direction.
+func (m *Manager) nextTurn(service string, now time.Time) time.Time {
+	if m.others.leads {
+		return signals.NextTurn(service, m.options.Interval, now)
+	}
+	early := m.options.Interval / 4
+	return signals.NextTurn(service, m.options.Interval, now.Add(early)).Add(-early)
+}
+
 // turns makes the readings of the Services whose turn it is, and says when the next turn is.
 func (m *Manager) turns(now time.Time) (readings []signals.Reading, next time.Time) {
 	m.mu.Lock()
@@ -227,7 +241,7 @@ func (m *Manager) turns(now time.Time) (readings []signals.Reading, next time.Ti
 	for name, s := range m.services {
 		if !now.Before(s.next) {
 			readings = append(readings, m.turn(s, now)...)
-			s.next = signals.NextTurn(name, m.options.Interval, now)
+			s.next = m.nextTurn(name, now)
 		}
 		if s.next.Before(next) {
 			next = s.next

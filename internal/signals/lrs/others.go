@@ -99,7 +99,11 @@ func (m *Manager) summarise(s *service, reports []*report, latest *report, from 
 		m.metrics.untold.Inc()
 	}
 	m.others.untold[next.Service] = next
+	offer(m.made)
 }
+
+// Made holds a token when there may be summaries to take.
+func (m *Manager) Made() <-chan struct{} { return m.made }
 
 // TakeSummaries are what the leader is to be told, by Service: what was made since the last call, the newest
 // of each. None where this replica leads.

@@ -133,6 +133,46 @@ func TestAllOfAllReplicas(t *testing.T) {
 	})
 }
 
+// TestWhatIsToldIsFresh: whenever Envoys report between the turns of their replica, the leader has a fresh reading
+// of them at any time.
+func TestWhatIsToldIsFresh(t *testing.T) {
+	for phase := time.Duration(0); phase < interval; phase += interval / 20 {
+		synctest.Test(t, func(t *testing.T) {
+			r := startReplicas(t)
+			defer r.stop()
+			two := r.follower.connect("envoy-2", edge)
+			defer two.close()
+			r.has(1)
+			report := func() {
+				two.report(statsOf(shop, interval, endpointOf("10.0.0.1", 8080, 20, 0, 20, 0)))
+				synctest.Wait()
+			}
+			time.Sleep(phase)
+			var last signals.Reported
+			const steps = 50
+			for i := range 6 * steps {
+				if i%steps == 0 {
+					report()
+				}
+				if got, ok := r.leader.take(interval / steps)[a]; ok {
+					last = got
+				}
+				select {
+				case <-r.follower.Made():
+					r.tell(t)
+				default:
+				}
+				if age := time.Since(last.To); i > 3*steps && age > fresh {
+					t.Fatalf("reported %v after the start of a turn: the leader's reading is %v old", phase, age)
+				}
+			}
+			if last.Done != 20 || !last.All {
+				t.Errorf("%+v", last)
+			}
+		})
+	}
+}
+
 // TestASilentReplicaIsNotBelievedForEver: its numbers count as long as a report does, and its Envoys are silent
 // after that; when it is gone others are not taken for all before its Envoys can have come to them.
 func TestASilentReplicaIsNotBelievedForEver(t *testing.T) {
