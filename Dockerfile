@@ -9,7 +9,7 @@ COPY . .
 ARG TARGETOS=linux TARGETARCH=amd64
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
   CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-  go build -trimpath -buildvcs=false -ldflags="-s -w -buildid=" -o /out/controlplane ./cmd/controlplane
+  go build -trimpath -buildvcs=false -tags grpcnotrace -ldflags="-s -w -buildid=" -o /out/controlplane ./cmd/controlplane
 
 FROM gcr.io/distroless/static-debian13:nonroot
 # On PATH, for kubectl exec deploy/evenkeel-controlplane -- controlplane services

@@ -11,7 +11,7 @@ help: ## list the targets
 .PHONY: build
 build: ## build bin/controlplane
 	@mkdir -p bin
-	go build -trimpath -buildvcs=auto -o bin/controlplane ./cmd/controlplane
+	go build -trimpath -buildvcs=auto -tags grpcnotrace -o bin/controlplane ./cmd/controlplane
 
 IMAGE ?= evenkeel/controlplane:dev
 ENGINE ?= $(notdir $(or $(shell command -v docker),$(shell command -v podman)))

@@ -23,10 +23,13 @@ type plane struct {
 	ready   time.Duration // from its start until it was
 }
 
+// build builds the program like the one in the image, but for the symbols that a profile names.
 func build(ctx context.Context, dir string) (string, error) {
 	progress("building the program")
 	program := filepath.Join(dir, "controlplane")
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "evenkeel.io/controlplane/cmd/controlplane").CombinedOutput()
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", program, "evenkeel.io/controlplane/cmd/controlplane")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building the program: %w\n%s", err, out)
 	}

@@ -5,7 +5,6 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
-	"html/template"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -14,8 +13,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	template "github.com/DataDog/datadog-agent/pkg/template/html"
+
+	"evenkeel.io/controlplane/internal/adapt"
 	"evenkeel.io/controlplane/internal/translate"
 )
 
@@ -25,13 +28,15 @@ const refreshSeconds = 5
 //go:embed pages
 var files embed.FS
 
-// pages holds one template per page, by name, each with the layout around it.
-var pages = parsePages()
+// pages holds one template per page, by name, each with the layout around it, once somebody has asked for a page.
+// They call functions and no methods: the standard library's templates find methods by name, for which the linker
+// keeps those of all types.
+var pages = sync.OnceValue(parsePages)
 
 func parsePages() map[string]*template.Template {
 	layout := template.Must(template.New("layout.html").Funcs(template.FuncMap{
 		"percent": percent, "decimal": decimal, "bar": bar, "over": over, "largest": largest, "ago": ago, "clock": clock,
-		"lines": diffLines, "step": step, "bad": Bad, "subscribed": SubscribedTypes, "served": ServedTypes, "short": short, "lower": lower, "upper": strings.ToUpper,
+		"lines": diffLines, "step": step, "bad": Bad, "subscribed": SubscribedTypes, "subscribes": TypeView.Subscribed, "describe": adapt.Decision.Describe, "served": ServedTypes, "short": short, "lower": lower, "upper": strings.ToUpper,
 		"pretty": pretty, "quantity": quantity, "previous": func(n uint64) uint64 { return n - 1 },
 		"at": pathOf, "page": func(d pageData, view any) pageData { d.View = view; return d },
 	}).ParseFS(files, "pages/layout.html"))
@@ -92,7 +97,7 @@ func (s *server) render(w http.ResponseWriter, r *http.Request, code int, rt rou
 		data.Toggle = (&url.URL{Path: r.URL.Path, RawQuery: query.Encode()}).RequestURI()
 	}
 	var body bytes.Buffer
-	if err := pages[rt.page].ExecuteTemplate(&body, "layout.html", data); err != nil {
+	if err := pages()[rt.page].ExecuteTemplate(&body, "layout.html", &data); err != nil {
 		slog.Error("a page could not be made", "path", r.URL.Path, "error", err)
 		writeJSON(w, http.StatusInternalServerError, ErrorView{Error: "this page could not be made; ask for it as JSON: " + data.JSON})
 		return
