@@ -3,6 +3,10 @@ package test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -144,4 +148,51 @@ func (r *rig) canaryShown() (admin.CanaryView, error) {
 		return admin.CanaryView{}, errors.New("no canary is shown")
 	}
 	return view.Canaries[0], nil
+}
+
+// TestAnOldEnvoyOverARestart: one that takes no quotas in routes is sent none by a program that was killed and comes
+// back while it is there. That it is there is known from before: the routes are served before it has connected.
+func TestAnOldEnvoyOverARestart(t *testing.T) {
+	t.Parallel()
+	path, err := demo.FindTool("envoy-old")
+	if err != nil {
+		t.Skip("no old Envoy: hack/tools.sh envoy-old installs one")
+	}
+	r := newRig(t, 0)
+	weight := func(canary int64) {
+		r.writeLimitExample("canary", "weight: 95}", fmt.Sprintf("weight: %d}", 100-canary), "weight: 5}", fmt.Sprintf("weight: %d}", canary), "per: 1m", "per: 1s")
+	}
+	r.limitExample("canary")
+	weight(20)
+	r.start()
+	between := r.freePort(netip.MustParseAddr("127.0.0.1"))
+	link := r.listenBetween(between, r.ports.xds)
+	r.startEnvoyWith(path, r.bootstrap("shop/edge", "envoy-1", between))
+	r.eventually("the old Envoy has routes without quotas", func() error { return r.hasPair(canaryPair{20, 0}) })
+	r.eventually("that it is there is saved", func() error {
+		saved, err := os.ReadFile(filepath.Join(r.state, "state.json"))
+		if err == nil && !strings.Contains(string(saved), "noQuotas") {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	r.plane.Kill()
+	link.close()
+	r.start()
+	r.listenBetween(between, r.ports.xds)
+	r.eventually("it has come back", func() error {
+		var view admin.ProxiesView
+		if err := demo.GetJSON(t.Context(), r.adminURL("/proxies"), &view); err != nil {
+			return err
+		}
+		if len(view.Proxies) == 0 {
+			return errors.New("not connected")
+		}
+		return nil
+	})
+	weight(50)
+	r.eventually("it has what came since", func() error { return r.hasPair(canaryPair{50, 0}) })
+	if refused := r.metric("evenkeel_xds_nacks_total"); refused > 0 {
+		t.Errorf("it was sent what it refuses, %v times:\n%s", refused, r.body("/nacks"))
+	}
 }

@@ -48,8 +48,7 @@ func (r *rig) startEnvoyOf(node string, xds uint16) {
 	if err != nil {
 		r.t.Skip(err)
 	}
-	r.startEnvoyWith(path, r.run("bootstrap", "--fleet", "shop/edge", "--node-id", node, "--concurrency", "2",
-		"--xds-address", loopback(xds), "--admin-port", fmt.Sprint(r.ports.envoyAdmin)))
+	r.startEnvoyWith(path, r.bootstrap("shop/edge", node, xds))
 }
 
 // sentTo waits until the Envoy of each rig asks the services of these, and of no others.

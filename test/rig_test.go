@@ -302,8 +302,14 @@ func (r *rig) startEnvoy(fleet string) {
 	if err != nil {
 		r.t.Skip(err)
 	}
-	r.startEnvoyWith(path, r.run("bootstrap", "--fleet", fleet, "--node-id", "envoy-1", "--concurrency", "2",
-		"--xds-address", loopback(r.ports.xds), "--admin-port", fmt.Sprint(r.ports.envoyAdmin)))
+	r.startEnvoyWith(path, r.bootstrap(fleet, "envoy-1", r.ports.xds))
+}
+
+// bootstrap is the program's own for an Envoy of a fleet that finds it at the port.
+func (r *rig) bootstrap(fleet, node string, xds uint16) []byte {
+	r.t.Helper()
+	return r.run("bootstrap", "--fleet", fleet, "--node-id", node, "--concurrency", "2",
+		"--xds-address", loopback(xds), "--admin-port", fmt.Sprint(r.ports.envoyAdmin))
 }
 
 func (r *rig) startEnvoyWith(path string, bootstrap []byte) {

@@ -43,6 +43,8 @@ type State struct {
 type Generation struct {
 	Number  uint64 `json:"number"`
 	Content string `json:"content"`
+	// NoQuotas: an Envoy of the fleet took no bounds of limits in routes.
+	NoQuotas bool `json:"noQuotas,omitempty"`
 }
 
 const (

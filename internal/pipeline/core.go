@@ -116,7 +116,12 @@ func newCore(options Options, metrics *metrics, restored lastgood.State) *core {
 		toldGenerations: map[string]replica.Generation{},
 		toldPins:        map[string]*pin{},
 	}
-	c.limits.of = map[string]*limited{}
+	c.limits.of, c.limits.oldEnvoys = map[string]*limited{}, oldEnvoys{}
+	for name, g := range restored.Generations {
+		if g.NoQuotas {
+			c.limits.oldEnvoys[name] = time.Time{}
+		}
+	}
 	c.lead(replica.Role{Leads: options.Replicas == nil})
 	c.assign()
 	c.takeOverFactors(restored.Factors)
@@ -237,6 +242,9 @@ func (c *core) fleetsDiffer() bool {
 
 // rebuildFleets makes of everything anew what is served.
 func (c *core) rebuildFleets(now time.Time, cause cause) {
+	if !c.hearing && slices.ContainsFunc(slices.Collect(maps.Values(c.catalog.Fleets)), hasQuotas) {
+		c.look(now) // a follower has its leader's word
+	}
 	for name, object := range c.catalog.Fleets {
 		f := c.fleets[name]
 		if f == nil {
@@ -506,7 +514,7 @@ func (c *core) takeState(now time.Time) (lastgood.State, bool) {
 		if f.newest == nil {
 			continue
 		}
-		state.Generations[name] = lastgood.Generation{Number: f.number, Content: f.newest.Content()}
+		state.Generations[name] = lastgood.Generation{Number: f.number, Content: f.newest.Content(), NoQuotas: c.hasOld(name)}
 	}
 	return state, true
 }

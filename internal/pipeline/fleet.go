@@ -24,9 +24,11 @@ type fleet struct {
 	number         uint64 // of the newest generation
 	history        []snapshot.Generation
 	pin            *pin
-	noQuotas       bool // an Envoy is connected that takes no bounds of limits in routes
+	noQuotas       bool // its routes carry no bounds of limits
 
-	toldNumber uint64 // of what followers were told: the number and the pin
+	// Of what followers were told: the number, whether there are old Envoys, and the pin.
+	toldNumber uint64
+	toldOld    bool
 	toldPin    *pin
 }
 
@@ -90,9 +92,7 @@ func (c *core) rebuildFleet(now time.Time, f *fleet, object *catalog.Fleet, why 
 			}
 		}
 		f.resources = nil
-		if told, ok := c.toldGenerations[object.Name]; ok {
-			f.noQuotas = told.NoQuotas
-		}
+		f.noQuotas = c.hasOld(object.Name)
 		opts := c.options.Translate
 		opts.NoQuotas = f.noQuotas
 		for _, r := range translate.Fleet(object, opts) {

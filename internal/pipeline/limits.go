@@ -3,7 +3,6 @@ package pipeline
 import (
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -59,6 +58,7 @@ type limits struct {
 	told       []string
 	// toldAddresses are those that followers were told.
 	toldAddresses []string
+	oldEnvoys     oldEnvoys
 	adapting
 }
 
@@ -263,55 +263,6 @@ func (c *core) refer(key string) {
 		c.limits.reference = next
 		c.limits.referenceNews = true
 	}
-}
-
-// quotas has the routes of fleets carry bounds of limits unless an Envoy is connected that would refuse them.
-func (c *core) quotas(now time.Time) {
-	if c.options.Limits.Proxies == nil || c.catalog == nil {
-		return
-	}
-	old := map[string]string{} // the build of such an Envoy, by fleet
-	for _, p := range c.options.Limits.Proxies() {
-		if p.Agent == envoyAgent && !takesQuotas(p.Build) {
-			old[p.Fleet] = p.Build
-		}
-	}
-	for name, f := range c.fleets {
-		build, without := old[name]
-		if f.object == nil || f.noQuotas == without || !hasQuotas(f.object) {
-			continue
-		}
-		why := "all connected Envoys take bounds of limits in routes"
-		if without {
-			why = "an Envoy " + build + " is connected, which takes no bounds of limits in routes"
-		}
-		c.log.Info("routes change for the Envoys that are connected", "fleet", name, "why", why)
-		c.makeAnew(now, name, f, without, why)
-	}
-}
-
-// makeAnew makes a fleet's resources with or without bounds of limits in routes.
-func (c *core) makeAnew(now time.Time, name string, f *fleet, noQuotas bool, why string) {
-	object := f.object
-	f.noQuotas, f.object = noQuotas, nil
-	c.guard("fleet "+name, func() { c.rebuildFleet(now, f, object, cause{why: why}) })
-}
-
-// envoyAgent is the user_agent_name of Envoys.
-const envoyAgent = "envoy"
-
-// takesQuotas says whether an Envoy of that build knows RateLimit.limit.rate_limit in routes (1.39). One that
-// does not say is taken to.
-func takesQuotas(build string) bool {
-	major, rest, _ := strings.Cut(build, ".")
-	minor, _, _ := strings.Cut(rest, ".")
-	m, err := strconv.Atoi(major)
-	n, err2 := strconv.Atoi(minor)
-	return err != nil || err2 != nil || m > 1 || n >= 39
-}
-
-func hasQuotas(f *catalog.Fleet) bool {
-	return slices.ContainsFunc(f.Rules, (*rlsconfig.Rule).HasQuota)
 }
 
 // takeLimits is what the service has to know before the outgoing snapshots are served: nothing is handed out

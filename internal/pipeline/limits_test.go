@@ -304,60 +304,6 @@ func TestReferenceServicesAreServedAllFleets(t *testing.T) {
 	}
 }
 
-// TestQuotasAreForEnvoysThatTakeThem: while one below 1.39 is connected bounds are not in routes, at whichever
-// replica it is.
-func TestQuotasAreForEnvoysThatTakeThem(t *testing.T) {
-	split := strings.Replace(shop("cart", 1), "backendRefs: [{name: cart, port: 80}]", "backendRefs: [{name: cart, port: 80, weight: 9}, {name: pay, port: 80, weight: 1}]", 1)
-	objects := store(t, gateway, split, shop("pay", 2), limit("cart", "rate: {requests: 100, per: 1s}"))
-	p := newPair()
-	var connected []xds.Proxy
-	p.leader.options.Limits.Proxies = func() []xds.Proxy { return connected }
-	p.follower.options.Limits.Proxies = func() []xds.Proxy { return nil }
-	for _, c := range []*core{p.leader, p.follower} {
-		c.rebuild(p.now, source.Update{Store: objects})
-	}
-	p.leader.hear(p.now, replica.Event{Joined: true})
-	quotas := func(why string, want bool, generation uint64) {
-		t.Helper()
-		p.tick(t)
-		for name, c := range map[string]*core{"leader": p.leader, "follower": p.follower} {
-			f := c.fleets[edge]
-			body, err := f.served.Get(translate.RDS, edge+"/80").JSON()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := strings.Contains(string(body), "requests_per_unit"); got != want || f.number != generation {
-				t.Errorf("%s: bounds in the %s's routes: %v, want %v; generation %d, want %d", why, name, got, want, f.number, generation)
-			}
-		}
-		if differ := p.different(); len(differ) > 0 {
-			t.Errorf("%s: %v differ", why, differ)
-		}
-	}
-	envoy := func(fleet, build string) xds.Proxy {
-		return xds.Proxy{Node: build, Fleet: fleet, Agent: "envoy", Build: build}
-	}
-	quotas("nobody is connected", true, 1)
-	connected = []xds.Proxy{envoy(edge, "1.40.0"), envoy(edge, "1.39.1"), envoy(edge, ""), envoy("shop/other", "1.38.3"), {Node: "grpc", Fleet: edge, Agent: "gRPC Go", Build: "1.38.0"}}
-	quotas("those that are connected take them", true, 1)
-	connected = append(connected, envoy(edge, "1.38.3"))
-	quotas("one does not", false, 2)
-	quotas("it is there still", false, 2)
-	if h := p.leader.fleets[edge].history; !strings.Contains(h[len(h)-1].Why, "an Envoy 1.38.3 is connected") {
-		t.Errorf("the generation is there because %q", h[len(h)-1].Why)
-	}
-	late := newPair().follower
-	p.leader.hear(p.now, replica.Event{Joined: true})
-	told := p.leader.takeTold(p.now)
-	late.hear(p.now, replica.Event{Told: told})
-	late.rebuild(p.now, source.Update{Store: objects})
-	if !late.fleets[edge].served.Equal(p.leader.fleets[edge].served) {
-		t.Error("a replica that comes late serves other routes than its leader")
-	}
-	connected = connected[:1]
-	quotas("it is gone", true, 3)
-}
-
 // TestTheRulesAreThoseOfWhatIsServed: of a pinned fleet those of the generation that it is pinned to, and of a
 // restored one those that were saved, before the objects are read and after.
 func TestTheRulesAreThoseOfWhatIsServed(t *testing.T) {

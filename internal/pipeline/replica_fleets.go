@@ -25,9 +25,9 @@ func (c *core) tellFleets(told *replica.Told, all bool) {
 		if f.newest == nil {
 			continue
 		}
-		if all || f.toldNumber != f.number {
-			told.Generations[name] = replica.Generation{Number: f.number, Content: f.newest.Content(), NoQuotas: f.noQuotas}
-			f.toldNumber = f.number
+		if old := c.hasOld(name); all || f.toldNumber != f.number || f.toldOld != old {
+			told.Generations[name] = replica.Generation{Number: f.number, Content: f.newest.Content(), NoQuotas: old}
+			f.toldNumber, f.toldOld = f.number, old
 		}
 		if f.pin == nil && (all || f.toldPin != nil) {
 			told.Pins[name] = nil
@@ -49,8 +49,8 @@ func (c *core) newsOfFleets() bool {
 	if addresses, _ := c.counters(); c.limits.factorNews || !slices.Equal(addresses, c.limits.toldAddresses) {
 		return true
 	}
-	for _, f := range c.fleets {
-		if f.newest != nil && (f.toldNumber != f.number || f.toldPin != f.pin) {
+	for name, f := range c.fleets {
+		if f.newest != nil && (f.toldNumber != f.number || f.toldOld != c.hasOld(name) || f.toldPin != f.pin) {
 			return true
 		}
 	}
@@ -68,9 +68,12 @@ func (c *core) followFleets(now time.Time, told *replica.Told) {
 	}
 	for name, g := range told.Generations {
 		c.toldGenerations[name] = g
+		if delete(c.limits.oldEnvoys, name); g.NoQuotas {
+			c.noteOld(name, time.Time{})
+		}
 		f := c.fleets[name]
-		if f != nil && f.object != nil && f.noQuotas != g.NoQuotas {
-			c.makeAnew(now, name, f, g.NoQuotas, byLeader+": whether Envoys take bounds of limits in routes")
+		if f != nil && f.object != nil && f.noQuotas != g.NoQuotas && hasQuotas(f.object) {
+			c.makeAnew(now, name, f, byLeader+": whether Envoys take bounds of limits in routes")
 		}
 		if f != nil && f.renumber(g) && f.pin == nil {
 			f.served = f.newest
