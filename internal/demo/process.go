@@ -3,12 +3,9 @@ package demo
 import (
 	"bytes"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -104,36 +101,4 @@ func (p *Process) Stop(grace time.Duration) {
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
-}
-
-// FreePort returns the preferred port if all the addresses have it free, else one that the system
-// chooses. Another process may take it in between; whoever listens finds out.
-func FreePort(preferred uint16, addresses ...netip.Addr) (uint16, error) {
-	if preferred != 0 && allFree(preferred, addresses) {
-		return preferred, nil
-	}
-	const attempts = 20
-	for range attempts {
-		listener, err := net.Listen("tcp", netip.AddrPortFrom(addresses[0], 0).String())
-		if err != nil {
-			return 0, fmt.Errorf("free port: %w", err)
-		}
-		port := netip.MustParseAddrPort(listener.Addr().String()).Port()
-		_ = listener.Close()
-		if allFree(port, addresses) {
-			return port, nil
-		}
-	}
-	return 0, fmt.Errorf("free port: found none that all of %v have free", addresses)
-}
-
-func allFree(port uint16, addresses []netip.Addr) bool {
-	for _, address := range addresses {
-		listener, err := net.Listen("tcp", net.JoinHostPort(address.String(), strconv.Itoa(int(port))))
-		if err != nil {
-			return false
-		}
-		_ = listener.Close()
-	}
-	return true
 }

@@ -1,8 +1,6 @@
 package demo
 
 import (
-	"net"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -49,22 +47,5 @@ func TestProcessThatEndsByItselfTellsWhy(t *testing.T) {
 func TestProcessThatCannotStart(t *testing.T) {
 	if _, err := StartProcess("child", t.TempDir(), nil, "/nowhere/at-all"); err == nil || !strings.Contains(err.Error(), "child") {
 		t.Errorf("error %v", err)
-	}
-}
-
-func TestFreePortKeepsThePreferredOneIfItCan(t *testing.T) {
-	localhost := netip.MustParseAddr("127.0.0.1")
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := netip.MustParseAddrPort(taken.Addr().String()).Port()
-	got, err := FreePort(port, localhost)
-	if err != nil || got == port || got == 0 {
-		t.Errorf("port %d, %v; %d is taken", got, err, port)
-	}
-	_ = taken.Close()
-	if got, err := FreePort(port, localhost); err != nil || got != port {
-		t.Errorf("port %d, %v; want %d, which is free again", got, err, port)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	mathrand "math/rand/v2"
 	"net/http"
 	"net/netip"
 	"os"
@@ -53,10 +52,10 @@ func New(o Options) (*APIServer, error) {
 	if s.programs.apiserver, err = demo.FindTool("kube-apiserver"); err != nil {
 		return nil, ErrNotInstalled
 	}
-	if s.ports.apiserver, err = freePort(o.Port); err != nil {
+	if s.ports.apiserver, err = demo.FreePort(o.Port, loopback); err != nil {
 		return nil, err
 	}
-	if s.ports.etcd, err = freePort(0); err != nil {
+	if s.ports.etcd, err = demo.FreePort(0, loopback); err != nil {
 		return nil, err
 	}
 	if err := s.writeCredentials(); err != nil {
@@ -67,15 +66,6 @@ func New(o Options) (*APIServer, error) {
 }
 
 var loopback = netip.MustParseAddr("127.0.0.1")
-
-// freePort looks below the ports that systems give to connections, so that nobody takes it while the
-// server is stopped.
-func freePort(preferred uint16) (uint16, error) {
-	if preferred == 0 {
-		preferred = uint16(20000 + mathrand.N(12000))
-	}
-	return demo.FreePort(preferred, loopback)
-}
 
 func (s *APIServer) path(name string) string { return filepath.Join(s.dir, name) }
 

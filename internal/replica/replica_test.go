@@ -3,9 +3,11 @@ package replica
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
+	"evenkeel.io/controlplane/internal/demo"
 	"evenkeel.io/controlplane/internal/kubetest"
 	"evenkeel.io/controlplane/internal/signals"
 	"evenkeel.io/controlplane/internal/translate"
@@ -84,7 +87,11 @@ func (o *one) heardOf(replica string) (summaries []signals.Summary, known bool) 
 func newOne(t *testing.T, name string, change func(*Options)) *one {
 	t.Helper()
 	o := &one{t: t, events: make(chan Event, 1000), merged: map[string][]signals.Summary{}}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := demo.FreePort(0, netip.MustParseAddr("127.0.0.1")) // where it may listen again
+	if err != nil {
+		t.Fatal(err)
+	}
+	lis, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		t.Fatal(err)
 	}

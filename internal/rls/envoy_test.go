@@ -259,7 +259,11 @@ func TestRealEnvoyThatIsKilled(t *testing.T) {
 // TestRealEnvoyAndAServiceThatRestarts has another service learn from the access logs what the one before knew.
 func TestRealEnvoyAndAServiceThatRestarts(t *testing.T) {
 	first := newRig(t, streams(3))
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := demo.FreePort(0, netip.MustParseAddr("127.0.0.1")) // where the second listens as well
+	if err != nil {
+		t.Fatal(err)
+	}
+	lis, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -29,6 +30,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"evenkeel.io/controlplane/internal/demo"
 	"evenkeel.io/controlplane/internal/signals"
 	loadreports "evenkeel.io/controlplane/internal/signals/lrs"
 	"evenkeel.io/controlplane/internal/translate"
@@ -62,12 +64,17 @@ type envoy struct {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := demo.FreePort(0, netip.MustParseAddr("127.0.0.1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer lis.Close()
-	return lis.Addr().(*net.TCPAddr).Port
+	return int(port)
+}
+
+// lasting is an address where a control plane may listen, end, and listen again.
+func lasting(t *testing.T) string {
+	t.Helper()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
 }
 
 // startEnvoy starts one from the bootstrap of opts, towards a control plane, with more YAML after it.
@@ -207,7 +214,7 @@ func TestRealEnvoy(t *testing.T) {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }))
 	t.Cleanup(backend.Close)
 	cache := newCache()
-	p := startPlaneOf(t, cache, "127.0.0.1:0", Options{Identifier: "replica-0"})
+	p := startPlaneOf(t, cache, lasting(t), Options{Identifier: "replica-0"})
 	e := startEnvoy(t, p.address, translate.BootstrapOptions{Fleet: fleet}, nil)
 	p.set(fleet, "1", e.configuration(backend.URL, 1))
 

@@ -182,7 +182,7 @@ func TestARefusedConfigurationIsParked(t *testing.T) {
 
 // TestTheReferenceServiceComesBack: with what it has it is sent nothing, by this control plane and by the next.
 func TestTheReferenceServiceComesBack(t *testing.T) {
-	p := startPlane(t, Options{})
+	p := startPlaneOf(t, newCache(), lasting(t), Options{})
 	served := []*snapshot.Resource{limits(t, "shop/edge", perHour("shop/api/a", 3)), limits(t, "bank/gate", perHour("bank/api/a", 5))}
 	p.setLimits(served...)
 	s := limittest.Reference(t, limittest.ReferenceOptions{XDS: p.address})
@@ -208,7 +208,7 @@ func TestTheReferenceServiceComesBack(t *testing.T) {
 // TestARefusalIsNotTakenForWhatItHas: the service comes back with the version that it was sent last, be it one
 // that it refused. It must not be taken to have that.
 func TestARefusalIsNotTakenForWhatItHas(t *testing.T) {
-	p := startPlane(t, Options{Retry: time.Hour})
+	p := startPlaneOf(t, newCache(), lasting(t), Options{Retry: time.Hour})
 	p.setLimits(limits(t, "shop/edge", perHour("shop/api/a", 3)))
 	s := limittest.Reference(t, limittest.ReferenceOptions{XDS: p.address})
 	wait(t, s)

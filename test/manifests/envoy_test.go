@@ -18,7 +18,7 @@ func TestAdminScript(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	port, err := demo.FreePort(19901, netip.MustParseAddr("127.0.0.1"))
+	port, err := demo.FreePort(0, netip.MustParseAddr("127.0.0.1"))
 	if err != nil {
 		t.Fatal(err)
 	}
