@@ -122,6 +122,23 @@ func TestALimitFollowsItsFile(t *testing.T) {
 	r.eventually("requests are limited after a restart without objects", func() error { return r.limitIs("14", "e") })
 }
 
+// TestFixedWindows: whoever asks for windows gets no bursts.
+func TestFixedWindows(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.write("base.yaml", r.base())
+	r.write("route.yaml", route(toCart))
+	r.write("slice.yaml", r.slice("", 0))
+	r.limited("Deny", "  - {name: tenant, key: [header:X-Tenant], rate: {requests: 6, per: 24h, burst: 30}}\n")
+	r.start("--rls-fixed-windows")
+	r.startEnvoy("shop/edge")
+	r.eventually("the limit is in force", func() error { return r.limitIs("6", "first") })
+	r.admits(20, 6, "a", "six in a window")
+	if out := string(r.run("limits", "--admin", r.adminURL(""))); !strings.Contains(out, "/s, in windows") {
+		t.Errorf("limits shows\n%s", out)
+	}
+}
+
 // limitIs says whether a tenant is told of that limit.
 func (r *rig) limitIs(limit, tenant string) error {
 	r.t.Helper()

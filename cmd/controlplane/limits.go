@@ -53,6 +53,9 @@ func boundText(b rls.Bound) string {
 	case b.Concurrency > 0:
 		return fmt.Sprintf("%d at a time", b.Concurrency)
 	}
+	if b.Burst == 0 {
+		return fmt.Sprintf("%.4g/s, in windows", b.Rate)
+	}
 	return fmt.Sprintf("%.4g/s, burst %d", b.Rate, b.Burst)
 }
 

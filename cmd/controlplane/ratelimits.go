@@ -27,6 +27,7 @@ type rateLimitOptions struct {
 	redis     string
 	service   string
 	timeout   time.Duration
+	windows   bool
 }
 
 func (o *rateLimitOptions) addFlags(flags *pflag.FlagSet) {
@@ -35,6 +36,7 @@ func (o *rateLimitOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.redis, "rls-redis", "", "a Redis in which all replicas count together, redis://HOST:PORT/DB or rediss://...; empty: in the memory of the one that leads. A user and password in it are shown nowhere")
 	flags.StringVar(&o.service, "rls-service", "", "a Service, NAMESPACE/NAME:PORT, of reference rate limit services (github.com/envoyproxy/ratelimit), which are asked in place of this one and take their configuration over xDS")
 	flags.DurationVar(&o.timeout, "rls-timeout", translate.DefaultLimitTimeout, "how long a request waits in an Envoy for the rate limit service, 1ms to 10s; then its policy's onError decides. A Redis is given three quarters of it")
+	flags.BoolVar(&o.windows, "rls-fixed-windows", false, "count in windows that begin at multiples of a rate's time, and without bursts, as other rate limit services do; twice a rate can pass where two of them meet")
 }
 
 var serviceName = regexp.MustCompile(`^[a-z0-9-]+/[a-z0-9-]+:[0-9]{1,5}$`)
@@ -46,6 +48,9 @@ func (o *rateLimitOptions) validate(of *serveOptions) error {
 	}
 	if o.timeout < time.Millisecond || o.timeout > 10*time.Second {
 		return fmt.Errorf("--rls-timeout %v: expected 1ms to 10s", o.timeout)
+	}
+	if o.windows && (o.address == "" || o.service != "") {
+		return errors.New("--rls-fixed-windows: expected a rate limit service of this program to count in them; with --rls-service, or without --rls-address, there is none")
 	}
 	if o.redis != "" {
 		if u, err := url.Parse(o.redis); err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Hostname() == "" {
@@ -108,7 +113,7 @@ func (o *serveOptions) newRateLimits(c *controlPlane, asker pipeline.Asker, log 
 	if o.limits.address == "" {
 		return limits, nil
 	}
-	if c.rateLimits, err = rls.New(rls.Options{Auth: c.gate, Redis: o.limits.redis, Timeout: o.limits.timeout, Log: log, Metrics: c.metrics}); err != nil {
+	if c.rateLimits, err = rls.New(rls.Options{Auth: c.gate, Redis: o.limits.redis, Timeout: o.limits.timeout, FixedWindows: o.limits.windows, Log: log, Metrics: c.metrics}); err != nil {
 		return limits, fmt.Errorf("--rls-redis: %w", err)
 	}
 	limits.Service, limits.Shared = c.rateLimits, o.limits.redis != ""

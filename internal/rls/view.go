@@ -47,11 +47,19 @@ type TopKey struct {
 
 // Bound is a bound in force. Exactly one of Rate, Concurrency and Unlimited says something.
 type Bound struct {
-	// Rate in requests per second, and Burst in requests.
+	// Rate in requests per second, and Burst in requests, 0 with fixed windows.
 	Rate        float64 `json:"rate,omitempty"`
 	Burst       int64   `json:"burst,omitempty"`
 	Concurrency int64   `json:"concurrency,omitempty"`
 	Unlimited   bool    `json:"unlimited,omitempty"`
+}
+
+func (s *Server) show(b *bound) Bound {
+	shown := b.view()
+	if s.opts.FixedWindows {
+		shown.Burst = 0
+	}
+	return shown
 }
 
 func (b *bound) view() Bound {
@@ -71,7 +79,7 @@ func (s *Server) Limits() []Limit {
 		for id, r := range d.rules {
 			v := r.variants[0]
 			out = append(out, Limit{
-				Fleet: d.name, Rule: id, Configured: v.rule.Limit, Factor: r.factor, Now: v.at(nil).view(),
+				Fleet: d.name, Rule: id, Configured: v.rule.Limit, Factor: r.factor, Now: s.show(v.at(nil)),
 				Changing: len(r.variants) > 1 || len(v.older) > 0,
 				Requests: r.requests.Load(), Refused: r.refused.Load(), ShadowRefused: r.shadowRefused.Load(),
 				Keys: r.table.keys.Load(), Leases: r.leases.Load(), Top: r.top.view(),
@@ -132,7 +140,7 @@ func (s *Server) Explain(ctx context.Context, fleet, id string, values map[strin
 		return Explanation{}, fmt.Errorf("rule %q: %w", id, err)
 	}
 	h := hit{described: described{variant: v, entries: entries}, bound: v.at(entries), key: s.hasher.key(entries), n: 1}
-	out := Explanation{Key: h.text(), Bound: h.bound.view(), Value: -1, Factor: v.factor, Shadow: v.shadow, Admitted: true}
+	out := Explanation{Key: h.text(), Bound: s.show(h.bound), Value: -1, Factor: v.factor, Shadow: v.shadow, Admitted: true}
 	for i := range v.values {
 		if !isMissing(entries) && v.values[i].matches(entries) {
 			out.Value = i
