@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
+	"time"
 )
 
 // FreePort returns the preferred port if all the addresses have it free, else one that nobody gets before this
@@ -17,14 +20,14 @@ func FreePort(preferred uint16, addresses ...netip.Addr) (uint16, error) {
 	if preferred != 0 && allFree(preferred, addresses) {
 		return preferred, nil
 	}
+	const attempts = 200
 	first, last := reservable()
-	size := last - first + 1
-	for i, at := 0, rand.IntN(size); i < size; i++ {
-		if port := uint16(first + (at+i)%size); allFree(port, addresses) && reserve(port) {
+	for range attempts {
+		if port := uint16(first + rand.IntN(last-first+1)); allFree(port, addresses) && reserve(port) {
 			return port, nil
 		}
 	}
-	return 0, fmt.Errorf("free port: none from %d to %d is free at all of %v", first, last, addresses)
+	return 0, fmt.Errorf("free port: of %d from %d to %d none was free at all of %v", attempts, first, last, addresses)
 }
 
 // reservable are the ports to choose from: away from those that the system gives itself.
@@ -61,13 +64,17 @@ func reserve(port uint16) bool {
 	return true
 }
 
+// allFree says whether connections are refused. To listen and close again would tell as well, but a child that is
+// being started meanwhile has a copy of the socket for a moment: the port would be free, and then not.
 func allFree(port uint16, addresses []netip.Addr) bool {
 	for _, address := range addresses {
-		listener, err := net.Listen("tcp", net.JoinHostPort(address.String(), strconv.Itoa(int(port))))
-		if err != nil {
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(address, port).String(), 100*time.Millisecond)
+		if err == nil {
+			_ = conn.Close()
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
 			return false
 		}
-		_ = listener.Close()
 	}
 	return true
 }
