@@ -140,6 +140,53 @@ func TestAStartWithoutItsObjects(t *testing.T) {
 	}
 }
 
+// TestAStartInAnEmptyDirectory: there is no object at all any more, by accident for all that is known. What was
+// saved is served, and it is ready and says so, until there are objects again.
+func TestAStartInAnEmptyDirectory(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	files := map[string]string{"base.yaml": r.base(), "route.yaml": route(toCart), "slice.yaml": r.slice("", 0)}
+	for name, content := range files {
+		r.write(name, content)
+	}
+	r.start()
+	r.startEnvoy("shop/edge")
+	r.answers("/", 200)
+	r.untilSaved()
+	r.plane.Kill()
+	for name := range files {
+		if err := os.Remove(filepath.Join(r.config, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	r.start()
+	fresh := newDeltaClient(t, loopback(r.ports.xds), "shop/edge")
+	fresh.subscribeAll("shop/cart:80", "shop/edge/"+fmt.Sprint(r.ports.listener))
+	for _, path := range []string{"/readyz", "/status"} {
+		if body := r.body(path); !strings.Contains(body, "or there were none; what was saved") {
+			t.Errorf("%s does not say what is served:\n%s", path, body)
+		}
+	}
+	if degraded := r.metric("evenkeel_last_known_good"); degraded != 1 {
+		t.Errorf("evenkeel_last_known_good is %v", degraded)
+	}
+	r.answers("/", 200)
+	for name, content := range files {
+		r.write(name, content)
+	}
+	r.eventually("the objects take over", func() error {
+		if ready := r.body("/readyz"); strings.Contains(ready, "saved") {
+			return errors.New(ready)
+		}
+		return nil
+	})
+	if degraded := r.metric("evenkeel_last_known_good"); degraded != 0 {
+		t.Errorf("evenkeel_last_known_good is %v", degraded)
+	}
+	r.answers("/", 200)
+}
+
 const redirect = `  - matches: [{path: {type: PathPrefix, value: /moved}}]
     filters: [{type: RequestRedirect, requestRedirect: {statusCode: 301, path: {type: ReplaceFullPath, replaceFullPath: /}}}]
 `

@@ -31,7 +31,7 @@ var (
 	descPinned = prometheus.NewDesc("evenkeel_fleet_pinned",
 		"1 for a fleet that is pinned to an earlier generation than its newest, else 0.", []string{"fleet"}, nil)
 	descLastKnownGood = prometheus.NewDesc("evenkeel_last_known_good",
-		"1 while what was saved is served, because the objects could not be read since the start, else 0.", nil, nil)
+		"1 while what was saved is served, because since the start the objects could not be read, or there were none, else 0.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.

@@ -36,7 +36,7 @@ evenkeel_endpoint_weight{endpoint="10.0.0.9:8080",service="shop/cart:8080"} 500
 # HELP evenkeel_fleet_pinned 1 for a fleet that is pinned to an earlier generation than its newest, else 0.
 # TYPE evenkeel_fleet_pinned gauge
 evenkeel_fleet_pinned{fleet="shop/edge"} 1
-# HELP evenkeel_last_known_good 1 while what was saved is served, because the objects could not be read since the start, else 0.
+# HELP evenkeel_last_known_good 1 while what was saved is served, because since the start the objects could not be read, or there were none, else 0.
 # TYPE evenkeel_last_known_good gauge
 evenkeel_last_known_good 0
 # HELP evenkeel_objects Objects by kind and whether all of their Accepted conditions are true.

@@ -107,9 +107,9 @@ func (m moment) statusInput(proxies []xds.Proxy) status.Input {
 	return in
 }
 
-// lastKnownGood says what is served while the objects cannot be read.
+// lastKnownGood says what is served while there are no objects.
 func lastKnownGood(at time.Time) string {
-	return "the objects could not be read since the start; what was saved at " + at.UTC().Format(time.RFC3339) + " is served"
+	return "since the start the objects could not be read, or there were none; what was saved at " + at.UTC().Format(time.RFC3339) + " is served"
 }
 
 // freshReadings counts the endpoints whose metrics are fresh; what Envoys report of the others makes no weight.

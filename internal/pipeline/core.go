@@ -139,6 +139,7 @@ func (c *core) rebuild(now time.Time, update source.Update) {
 		// Nobody has deleted everything while we were away; what was saved knows better.
 		c.store = update.Store
 		complain(c.log, before, update.Store, nil, nil)
+		c.overdue()
 		return
 	}
 	c.guard("resolving the objects", func() {

@@ -67,11 +67,11 @@ func pinOf(s lastgood.Fleet) *pin {
 	}
 }
 
-// overdue says that the objects should have been read by now.
+// overdue says that the objects should have been read by now, or that there are none at all.
 func (c *core) overdue() {
-	if c.catalog == nil && len(c.lastGood) > 0 {
+	if c.catalog == nil && len(c.lastGood) > 0 && !c.late {
 		c.late = true
-		c.log.Warn("the objects cannot be read: what was saved is served until they can", "fleets", len(c.lastGood), "saved", newestOf(c.lastGood))
+		c.log.Warn("the objects cannot be read, or there are none: what was saved is served until there are", "fleets", len(c.lastGood), "saved", newestOf(c.lastGood))
 	}
 }
 

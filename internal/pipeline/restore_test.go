@@ -137,8 +137,11 @@ func TestAnEmptyFirstReadingIsNotBelieved(t *testing.T) {
 	empty := source.NewStore()
 	empty.Problems = []source.Problem{{File: "x.yaml", Message: "is no YAML"}}
 	c.rebuild(e.now, source.Update{Store: empty})
-	if c.overdue(); len(c.takeOutgoing()) != 0 || c.view(nil).LastKnownGood().IsZero() || len(c.view(nil).Store().Problems) != 1 {
+	if len(c.takeOutgoing()) != 0 || c.view(nil).LastKnownGood().IsZero() || len(c.view(nil).Store().Problems) != 1 {
 		t.Error("an empty directory took the place of what was saved, or its problems are not shown")
+	}
+	if err := c.view(nil).Ready(); err != nil {
+		t.Errorf("what was saved is served, and it is not ready: %v", err)
 	}
 	c.rebuild(e.now, source.Update{Store: e.store, Changes: source.Diff(empty, e.store, source.EvidenceFile)})
 	if v := c.view(nil); !v.LastKnownGood().IsZero() || v.Ready() != nil || v.Catalog() == nil {
