@@ -143,8 +143,11 @@ func (c *core) saved(now time.Time, key string) *lastgood.Fleet {
 		return &lastgood.Fleet{Key: key, SavedAt: now, Snapshot: s}
 	}
 	f := c.fleets[key]
-	if f == nil || f.object == nil {
+	if f == nil || f.object == nil && f.newest != nil { // its Gateway is gone
 		return nil
+	}
+	if restored, ok := c.lastGood[key]; ok {
+		now = restored // the objects are as old as they were
 	}
 	out := &lastgood.Fleet{Key: key, SavedAt: now, Number: f.number, Snapshot: f.served}
 	if f.pin != nil {

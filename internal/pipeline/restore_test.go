@@ -154,6 +154,19 @@ func TestAnEmptyFirstReadingIsNotBelieved(t *testing.T) {
 	}
 }
 
+// TestWhatIsRestoredStaysSaved: where limits are counted changes what restored Envoys are served, before the objects
+// are read; it is saved as what it is, and not forgotten as if its Gateway were gone.
+func TestWhatIsRestoredStaysSaved(t *testing.T) {
+	e := newEdits(t, limitedBy(Limits{Service: newCounter(), Address: here}, lastgood.State{}), parts("cart"))
+	c := restart(t, e.c, e.now)
+	c.options.Limits = Limits{Service: newCounter(), Address: "10.0.0.9:18081"}
+	c.assign()
+	saved := c.takeServed(e.now, true)[edge]
+	if saved == nil || !saved.Snapshot.Equal(c.fleets[edge].served) || saved.Number != e.fleet().number || saved.Why == "" {
+		t.Errorf("of the restored fleet %+v is saved, want what it is served", saved)
+	}
+}
+
 // TestASavedFleetThatIsGone is not taken from its Envoys, for nobody saw it go, and is not served again.
 func TestASavedFleetThatIsGone(t *testing.T) {
 	e := newEdits(t, testCore(lastgood.State{}), parts("cart"))
