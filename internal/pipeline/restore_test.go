@@ -159,7 +159,7 @@ func TestAnEmptyFirstReadingIsNotBelieved(t *testing.T) {
 func TestWhatIsRestoredStaysSaved(t *testing.T) {
 	e := newEdits(t, limitedBy(Limits{Service: newCounter(), Address: here}, lastgood.State{}), parts("cart"))
 	c := restart(t, e.c, e.now)
-	c.options.Limits = Limits{Service: newCounter(), Address: "10.0.0.9:18081"}
+	c.options.Limits = Limits{Service: newCounter(), Address: "10.0.0.7:18081"}
 	c.assign()
 	saved := c.takeServed(e.now, true)[edge]
 	if saved == nil || !saved.Snapshot.Equal(c.fleets[edge].served) || saved.Number != e.fleet().number || saved.Why == "" {
