@@ -227,6 +227,10 @@ type Service struct {
 	Endpoints []Endpoint
 }
 
+// MaxBase bounds the worth of an endpoint in relation to the others: the CPU requests of Pods may be as far
+// apart as anybody writes.
+const MaxBase = 1e9
+
 // Endpoint is an address that may get traffic.
 type Endpoint struct {
 	Address string // "<ip>:<port>"
@@ -234,7 +238,7 @@ type Endpoint struct {
 	// Instance is the Pod's UID and restart count, "" for an endpoint that is no Pod.
 	Instance string
 	Pod      string // "<namespace>/<name>", "" if none
-	// Base is the prior of the endpoint's worth, more than 0, before its multiplier.
+	// Base is the prior of the endpoint's worth before its multiplier, from 1/MaxBase to MaxBase.
 	Base float64
 	// Multiplier is the annotation evenkeel.io/weight, 1 without it.
 	Multiplier float64

@@ -346,7 +346,7 @@ func (e *sliceEndpoint) endpoint(at netip.AddrPort, s *Service, opts Options) En
 
 // setBases puts each Base in proportion to the Pod's CPU request; 1 is the lower median, so that
 // endpoints of one size have exactly 1. Where one has no request all stay equal: a missing number says
-// nothing of the size.
+// nothing of the size. A request that is a slip of the pen does not leave the bounds of a Base.
 func setBases(endpoints []Endpoint, requests map[string]float64) {
 	sorted := make([]float64, 0, len(requests))
 	for _, cores := range requests {
@@ -358,6 +358,6 @@ func setBases(endpoints []Endpoint, requests map[string]float64) {
 	}
 	median := sorted[(len(sorted)-1)/2]
 	for i := range endpoints {
-		endpoints[i].Base = requests[endpoints[i].Address] / median
+		endpoints[i].Base = min(MaxBase, max(1/MaxBase, requests[endpoints[i].Address]/median))
 	}
 }

@@ -83,6 +83,7 @@ func TestBasesAreRelativeToTheLowerMedian(t *testing.T) {
 		{[]float64{0.5, 0.5, 0.5}, []float64{1, 1, 1}},
 		{[]float64{1, 2, 4, 8}, []float64{0.5, 1, 2, 4}},
 		{[]float64{1, 0, 4}, []float64{1, 1, 1}},
+		{[]float64{1e-300, 1, 1, 1e300}, []float64{1e-9, 1, 1, 1e9}},
 		{nil, nil},
 	} {
 		var endpoints []Endpoint

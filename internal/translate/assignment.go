@@ -105,18 +105,12 @@ func assignWeights(endpoints []catalog.Endpoint, decisions map[string]*weights.D
 	return integers
 }
 
-// baseWeights are base times multiplier, their mean at averageWeight. Values that are no positive
-// number count as 1.
+// baseWeights are base times multiplier, their mean at averageWeight.
 func baseWeights(endpoints []catalog.Endpoint) []float64 {
 	out := make([]float64, len(endpoints))
-	var largest, sum float64
+	var sum float64
 	for i, e := range endpoints {
-		out[i] = positive(e.Base) * positive(e.Multiplier)
-		out[i] = min(out[i], math.MaxFloat64)
-		largest = max(largest, out[i])
-	}
-	for i := range out {
-		out[i] /= largest
+		out[i] = bounded(e.Base) * bounded(e.Multiplier)
 		sum += out[i]
 	}
 	for i := range out {
@@ -125,11 +119,13 @@ func baseWeights(endpoints []catalog.Endpoint) []float64 {
 	return out
 }
 
-func positive(v float64) float64 {
-	if v > 0 && !math.IsInf(v, 1) {
-		return v
+// bounded keeps a base or a multiplier where products and sums are numbers, as the weights do. What is no
+// positive number counts as 1.
+func bounded(v float64) float64 {
+	if !(v > 0) {
+		return 1
 	}
-	return 1
+	return min(catalog.MaxBase, max(1/catalog.MaxBase, v))
 }
 
 func lbEndpoint(address string, weight uint32) *endpointv3.LbEndpoint {

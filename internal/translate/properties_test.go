@@ -300,6 +300,13 @@ func TestWeightsOfExtremeBases(t *testing.T) {
 	if sum > math.MaxUint32 || weight["10.0.0.1"] < 1 || weight["10.0.0.2"] < weight["10.0.0.1"] {
 		t.Errorf("weights %v", weight)
 	}
+	for _, worth := range []float64{5e-324, 1e-300, 1e-200, 1e200, math.MaxFloat64, math.Inf(1)} { // their product is none, 0 or infinite
+		s.Endpoints[0].Base, s.Endpoints[0].Multiplier = worth, worth
+		s.Endpoints[1].Base, s.Endpoints[1].Multiplier = worth, worth
+		if weight, _, _ := assignment(s, nil); weight["10.0.0.1"] != 1000 || weight["10.0.0.2"] != 1000 {
+			t.Errorf("two equal endpoints of base and multiplier %v weigh %v", worth, weight)
+		}
+	}
 }
 
 func TestFleetOrder(t *testing.T) {
