@@ -102,21 +102,54 @@ func trimSlice(o *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
 	for i, p := range o.Ports {
 		s.Ports[i] = discoveryv1.EndpointPort{Name: p.Name, Protocol: p.Protocol, Port: p.Port}
 	}
-	s.Endpoints = make([]discoveryv1.Endpoint, len(o.Endpoints))
-	for i := range o.Endpoints {
-		e := &o.Endpoints[i]
-		kept := discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: discoveryv1.EndpointConditions{
+	s.Endpoints = trimEndpoints(o.Endpoints)
+	return s
+}
+
+// trimEndpoints makes copies that share their memory: there are many endpoints, and they come and go together. What
+// they were read into becomes garbage as a whole, where single strings of it would keep pages of it.
+func trimEndpoints(all []discoveryv1.Endpoint) []discoveryv1.Endpoint {
+	var text strings.Builder
+	addresses := 0
+	for i := range all {
+		addresses += len(all[i].Addresses)
+		for _, address := range all[i].Addresses {
+			text.WriteString(address)
+		}
+		if ref := all[i].TargetRef; ref != nil {
+			text.WriteString(ref.Name)
+		}
+	}
+	rest := text.String()
+	next := func(like string) (copied string) {
+		copied, rest = rest[:len(like)], rest[len(like):]
+		return copied
+	}
+	var (
+		kept      = make([]discoveryv1.Endpoint, len(all))
+		addressed = make([]string, 0, addresses)
+		zones     = make([]string, len(all))
+		refs      = make([]corev1.ObjectReference, len(all))
+	)
+	for i := range all {
+		e, k, first := &all[i], &kept[i], len(addressed)
+		k.Conditions = discoveryv1.EndpointConditions{
 			Ready: sharedBool(e.Conditions.Ready), Serving: sharedBool(e.Conditions.Serving), Terminating: sharedBool(e.Conditions.Terminating),
-		}}
+		}
+		for _, address := range e.Addresses {
+			addressed = append(addressed, next(address))
+		}
+		k.Addresses = addressed[first:len(addressed):len(addressed)]
 		if e.Zone != nil {
-			kept.Zone = new(shared(*e.Zone))
+			zones[i] = shared(*e.Zone)
+			k.Zone = &zones[i]
 		}
 		if ref := e.TargetRef; ref != nil {
-			kept.TargetRef = &corev1.ObjectReference{Kind: shared(ref.Kind), Namespace: shared(ref.Namespace), Name: ref.Name}
+			refs[i] = corev1.ObjectReference{Kind: shared(ref.Kind), Namespace: shared(ref.Namespace), Name: next(ref.Name)}
+			k.TargetRef = &refs[i]
 		}
-		s.Endpoints[i] = kept
 	}
-	return s
+	return kept
 }
 
 func trimPod(o *corev1.Pod) *corev1.Pod {
