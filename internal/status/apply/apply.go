@@ -145,8 +145,7 @@ func (t *term) run() {
 				}
 			}
 			t.schedule.has(l.kind, l.at, l.statuses)
-			t.last = status.Input{}
-			t.look(time.Now())
+			t.last = status.Input{} // the next look is a whole one
 		case r := <-t.results:
 			t.writing--
 			t.take(r)

@@ -133,10 +133,7 @@ func (s *schedule) has(kind string, at time.Time, statuses map[source.Ref]status
 		if ref.Kind != kind || e.busy || e.wrote.After(at) {
 			continue
 		}
-		switch have := statuses[ref]; {
-		case have.Equal(e.want):
-			e.have = e.want // one copy is enough
-		case !have.Equal(e.have):
+		if have := statuses[ref]; !have.Equal(e.have) {
 			e.have, e.changed = have, at
 		}
 		s.settle(ref, e)
@@ -149,6 +146,7 @@ func (s *schedule) settle(ref source.Ref, e *entry) {
 		return
 	}
 	if e.have.Equal(e.want) {
+		e.have = e.want // one copy is enough
 		e.retry, e.tries = time.Time{}, 0
 		delete(s.differ, ref)
 		return
