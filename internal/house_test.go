@@ -22,6 +22,7 @@ var edges = map[string][]string{
 	"internal/demo":        {},
 	"internal/kubetest":    {"internal/demo"},
 	"internal/limittest":   {"internal/demo"},
+	"internal/transcript":  {},
 	"internal/kubetest/up": {"internal/kubetest"},
 	"internal/source":      {"api/v1alpha1"},
 	"internal/audit":       {"internal/source"},

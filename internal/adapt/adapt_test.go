@@ -1,13 +1,9 @@
 package adapt
 
 import (
-	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"evenkeel.io/controlplane/api/v1alpha1"
+	"evenkeel.io/controlplane/internal/transcript"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -132,36 +129,16 @@ func TestStateIsAllThereIs(t *testing.T) {
 	}
 }
 
-var update = flag.Bool("update", false, "rewrite the answers in testdata/*.txt")
-
-// TestTranscripts plays testdata/*.txt. A line that begins with "> " is a command; the lines after it that
-// begin with four spaces are the answer; the rest is narration.
+// TestTranscripts plays testdata/*.txt. The commands:
 //
 //	adapt KEY=VALUE...               by, floor, ceil, step, hold, replicas, down, up, for
 //	service NAME KEY=VALUE...        ready, stale, ability, traffic, unmeasured
 //	metric VALUE | none | ERROR...   what the server answers from now on
 //	run DURATION                     ticks of 2 s; tells each that moved the factor, and the last
 func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no transcripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := play(t, string(want))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			} else if got != string(want) {
-				t.Errorf("%s has changed; it is now\n%s", file, got)
-			}
-		})
-	}
+	transcript.Test(t, func(t *testing.T) func([]string) string {
+		return (&story{t: t, now: noon, adapt: adaptation(v1alpha1.AdaptByHealth)}).command
+	})
 }
 
 type story struct {
@@ -171,23 +148,6 @@ type story struct {
 	factor Factor
 	answer string
 	e      Evidence
-}
-
-func play(t *testing.T, script string) string {
-	s := &story{t: t, now: noon, adapt: adaptation(v1alpha1.AdaptByHealth)}
-	var out bytes.Buffer
-	for line := range strings.Lines(script) {
-		if strings.HasPrefix(line, "    ") {
-			continue
-		}
-		out.WriteString(line)
-		if command, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "> "); ok {
-			for answer := range strings.Lines(s.command(strings.Fields(command))) {
-				out.WriteString("    " + answer)
-			}
-		}
-	}
-	return out.String()
 }
 
 func (s *story) command(words []string) string {

@@ -1,24 +1,19 @@
 package weights
 
 import (
-	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
+
+	"evenkeel.io/controlplane/internal/transcript"
 )
 
-var update = flag.Bool("update", false, "rewrite the answers in testdata/*.txt")
-
-// TestTranscripts plays testdata/*.txt. A line that begins with "> " is a command; the lines after it
-// that begin with four spaces are the answer; the rest is narration.
+// TestTranscripts plays testdata/*.txt. The commands:
 //
 //	config KEY=VALUE...               mode, strategy, blend, slow-start, tilt, metadata, max-shed
 //	load REQUESTS/S                   of the whole service
@@ -32,55 +27,7 @@ var update = flag.Bool("update", false, "rewrite the answers in testdata/*.txt")
 //	freeze REASON | unfreeze
 //	restart                           a new machine from the state of the old one
 func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no transcripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := play(t, string(want))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if got != string(want) {
-				t.Errorf("%s has changed; look at the difference that -update makes.\n%s", file, firstDifference(string(want), got))
-			}
-		})
-	}
-}
-
-func firstDifference(want, got string) string {
-	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := range min(len(w), len(g)) {
-		if w[i] != g[i] {
-			return fmt.Sprintf("line %d\n want %s\n got  %s", i+1, w[i], g[i])
-		}
-	}
-	return fmt.Sprintf("%d lines, want %d", len(g), len(w))
-}
-
-func play(t *testing.T, script string) string {
-	p := newPlant(t, 0)
-	var out bytes.Buffer
-	for line := range strings.Lines(script) {
-		if strings.HasPrefix(line, "    ") {
-			continue
-		}
-		out.WriteString(line)
-		if command, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "> "); ok {
-			for answer := range strings.Lines(p.command(strings.Fields(command))) {
-				out.WriteString(strings.TrimRight("    "+answer, " \n") + "\n")
-			}
-		}
-	}
-	return out.String()
+	transcript.Test(t, func(t *testing.T) func([]string) string { return newPlant(t, 0).command })
 }
 
 func (p *plant) command(words []string) string {
