@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"evenkeel.io/controlplane/internal/admin"
 	"evenkeel.io/controlplane/internal/demo"
 )
 
@@ -136,6 +137,42 @@ func TestFixedWindows(t *testing.T) {
 	r.admits(20, 6, "a", "six in a window")
 	if out := string(r.run("limits", "--admin", r.adminURL(""))); !strings.Contains(out, "/s, in windows") {
 		t.Errorf("limits shows\n%s", out)
+	}
+}
+
+// TestProxyLimitsSayWhereTheyAreCounted: the statistics that /limits names are those in which Envoy counts.
+func TestProxyLimitsSayWhereTheyAreCounted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1)
+	r.write("base.yaml", r.base())
+	r.write("route.yaml", route(toCart))
+	r.write("slice.yaml", r.slice("", 0))
+	r.limited("Deny", `  - {name: tenant, key: [header:X-Tenant], rate: {requests: 4, per: 24h}, scope: Proxy}
+  - {name: all, rate: {requests: 2, per: 24h}, scope: Proxy, mode: Shadow}
+`)
+	r.start("--rls-address", "") // nobody else counts
+	r.startEnvoy("shop/edge")
+	r.admits(10, 4, "a", "four in a day")
+	var view admin.LimitsView
+	if err := demo.GetJSON(t.Context(), r.adminURL("/limits"), &view); err != nil {
+		t.Fatal(err)
+	}
+	if len(view.Limits) != 2 {
+		t.Fatalf("/limits shows %+v, want two limits", view.Limits)
+	}
+	for i, l := range view.Limits {
+		other := view.Limits[1-i].Rule
+		if l.Statistics == nil || fmt.Sprint(l.Statistics.Shared) != fmt.Sprint([]string{other}) {
+			t.Fatalf("%s is counted in %+v, want statistics that it shares with %s", l.Rule, l.Statistics, other)
+		}
+		for suffix, want := range map[string]int{".enabled": 10, ".enforced": 6, ".shadow_mode": 2} {
+			if got := r.stat("^" + l.Statistics.Prefix + suffix + "$"); got != want {
+				t.Errorf("%s%s is %d after 10 requests, of which 6 were refused and 2 would have been, want %d", l.Statistics.Prefix, suffix, got, want)
+			}
+		}
+		if out := string(r.run("limits", "--admin", r.adminURL(""))); !strings.Contains(out, l.Statistics.Prefix) {
+			t.Errorf("limits does not say where %s is counted:\n%s", l.Rule, out)
+		}
 	}
 }
 

@@ -19,7 +19,8 @@ func newLimitsCommand() *cobra.Command {
 		Short: "limits, what they are multiplied with, and who is refused",
 		Long: `limits lists what the rate limit service of the control plane counts: the bound in force, the factor by
 which a limit that follows its backends is multiplied and why, and how many requests it refused. Of several
-replicas the one that leads counts, unless all count together in Redis.`,
+replicas the one that leads counts, unless all count together in Redis. Limits of scope Proxy are counted by
+each Envoy for itself: limits says in which of its statistics.`,
 		Example: `  controlplane limits
   controlplane limits -o json | jq -r '.limits[] | select(.refused>0) | .rule'`,
 		Args: exactArgs(0),
@@ -36,6 +37,11 @@ func limitsTable(out screen, view admin.LimitsView) error {
 		if l.Adapt != nil {
 			why = l.Adapt.Describe()
 		}
+		if l.Statistics != nil {
+			t.add(text("%s", l.Rule), text("%s", l.Fleet), text("%s", boundText(l.Now)), text("%.2f", l.Factor), text("-"), text("-"), text("-"),
+				text("each Envoy counts: its statistics %s", l.Statistics.Prefix))
+			continue
+		}
 		refused := fmt.Sprint(l.Refused)
 		if l.ShadowRefused > 0 {
 			refused += fmt.Sprintf(" (would be %d)", l.ShadowRefused)
@@ -43,7 +49,7 @@ func limitsTable(out screen, view admin.LimitsView) error {
 		t.add(text("%s", l.Rule), text("%s", l.Fleet), text("%s", boundText(l.Now)), text("%.2f", l.Factor), text("%d", l.Requests),
 			text("%s", refused), text("%d", max(l.Keys, l.Leases)), text("%s", why))
 	}
-	return t.print(out, "Nothing is counted here. A LimitPolicy says what is.")
+	return t.print(out, "There are no limits. A LimitPolicy says what is.")
 }
 
 func boundText(b rls.Bound) string {

@@ -43,6 +43,12 @@ func SlotOf(r *rlsconfig.Rule) string {
 	return AllowFilter
 }
 
+// BucketStatistics begins the names of the counters that each Envoy has of a rule of scope Proxy. The rules of a slot
+// have them in common.
+func BucketStatistics(r *rlsconfig.Rule) string {
+	return bucketFilter(bucketSlot(r)) + ".http_local_rate_limit"
+}
+
 func bucketFilter(slot int) string { return BucketFilter + strconv.Itoa(slot) }
 
 // bucketSlot is where the limits of scope Proxy of a rule's policy are, 1 to BucketSlots.
