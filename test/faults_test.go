@@ -25,12 +25,7 @@ func TestKillAndRestart(t *testing.T) {
 	r.start()
 	r.startEnvoy("shop/edge")
 	stop := r.load(200)
-	r.eventually("the weights have left equality", func() error {
-		if w := r.weights(); w[2]*10 > w[0]*8 {
-			return fmt.Errorf("weights %v", w)
-		}
-		return nil
-	})
+	r.untilUneven()
 	settle(t, func() string { return fmt.Sprint(r.weights()) })
 	client := newDeltaClient(t, loopback(r.ports.xds), "shop/edge")
 	client.subscribeAll("shop/cart:80", "shop/edge/"+fmt.Sprint(r.ports.listener))
@@ -184,6 +179,17 @@ func TestFreezeHoldsWeights(t *testing.T) {
 	r.eventually("the weights move again", func() error {
 		if after := fmt.Sprint(r.weights()); after == before {
 			return errors.New("they do not")
+		}
+		return nil
+	})
+}
+
+// untilUneven waits until backend 2, which is slow, weighs well less than backend 0.
+func (r *rig) untilUneven() {
+	r.t.Helper()
+	r.eventually("the weights have left equality", func() error {
+		if w := r.weights(); w[2]*10 > w[0]*8 {
+			return fmt.Errorf("weights %v", w)
 		}
 		return nil
 	})

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"evenkeel.io/controlplane/internal/demo"
 	"evenkeel.io/controlplane/internal/kubetest"
@@ -123,12 +122,7 @@ func TestTheLeaderCounts(t *testing.T) {
 
 	a.plane.Kill()
 	xds.to.Store(uint32(b.ports.xds))
-	b.within(time.Minute, "the follower takes over", func() error {
-		if leader, err := b.follows(); err != nil || leader != "" {
-			return fmt.Errorf("it follows %q, %v", leader, err)
-		}
-		return nil
-	})
+	b.untilLeading()
 	sentTo("the new leader is asked", both, b)
 	a.inForce("20")
 	a.admits(60, 20, "b", "another tenant, over both Envoys")

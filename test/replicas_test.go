@@ -66,6 +66,20 @@ func (r *rig) follows() (string, error) {
 	return view.Follows, err
 }
 
+// leads says whether r does.
+func (r *rig) leads() error {
+	if leader, err := r.follows(); err != nil || leader != "" {
+		return fmt.Errorf("it follows %q, %v", leader, err)
+	}
+	return nil
+}
+
+// untilLeading waits until r, which follows, takes over.
+func (r *rig) untilLeading() {
+	r.t.Helper()
+	r.within(time.Minute, "the follower takes over", r.leads)
+}
+
 // freeze holds all weights, and returns the status and what was said.
 func (r *rig) freeze() (int, string) {
 	r.t.Helper()
@@ -177,12 +191,7 @@ func TestReplicas(t *testing.T) {
 	// The leader dies: the other goes on from the same numbers, still frozen.
 	before := b.weights()
 	a.plane.Kill()
-	b.within(time.Minute, "the follower takes over", func() error {
-		if leader, err := b.follows(); err != nil || leader != "" {
-			return fmt.Errorf("it follows %q, %v", leader, err)
-		}
-		return nil
-	})
+	b.untilLeading()
 	for range 5 {
 		if after := b.weights(); moved(before, after) > 0 {
 			t.Errorf("weights were %v, and are %v, frozen as they are", before, after)
@@ -242,12 +251,7 @@ func TestLoadReportsOfAFollower(t *testing.T) {
 	}
 
 	a.plane.Kill()
-	b.within(time.Minute, "the follower takes over", func() error {
-		if leader, err := b.follows(); err != nil || leader != "" {
-			return fmt.Errorf("it follows %q, %v", leader, err)
-		}
-		return nil
-	})
+	b.untilLeading()
 	b.eventually("it has what is reported, and does not take it for all before the others may have come", reports(b, false))
 	if report := stop(); report.Failed() > 0 {
 		t.Errorf("%d of %d requests failed: %v", report.Failed(), report.Requests, report.ByStatus)
@@ -306,12 +310,7 @@ func TestARefusalCountsEverywhere(t *testing.T) {
 	}
 
 	a.plane.Kill()
-	b.within(time.Minute, "the follower takes over", func() error {
-		if leader, err := b.follows(); err != nil || leader != "" {
-			return fmt.Errorf("it follows %q, %v", leader, err)
-		}
-		return nil
-	})
+	b.untilLeading()
 	if got := sentTo(b); got != good {
 		t.Errorf("after a change of leader who comes is sent version %s, want %s", got, good)
 	}
@@ -409,10 +408,7 @@ func (r *rig) takesOver(leader *rig) {
 			r.t.Errorf("while nobody led the weights went from %v to %v", last, now)
 			last = now
 		}
-		if leader, err := r.follows(); err != nil || leader != "" {
-			return fmt.Errorf("it follows %q, %v", leader, err)
-		}
-		return nil
+		return r.leads()
 	})
 	for until := time.Now().Add(6 * time.Second); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
 		if now := r.weights(); moved(last, now) > 0.04 {

@@ -66,12 +66,7 @@ func TestAStartWithoutItsObjects(t *testing.T) {
 	r.start()
 	r.startEnvoy("shop/edge")
 	stop := r.load(200)
-	r.eventually("the weights have left equality", func() error {
-		if w := r.weights(); w[2]*10 > w[0]*8 {
-			return fmt.Errorf("weights %v", w)
-		}
-		return nil
-	})
+	r.untilUneven()
 	r.run("freeze", "--admin", r.adminURL(""))
 	client := newDeltaClient(t, loopback(r.ports.xds), "shop/edge")
 	client.subscribeAll("shop/cart:80", "shop/edge/"+fmt.Sprint(r.ports.listener))
