@@ -111,7 +111,11 @@ func pickLimit(all []admin.LimitView, name, fleet string) (found admin.LimitView
 	}
 	switch len(fits) {
 	case 0:
-		return found, refusedError(fmt.Errorf("no limit %q is counted here; there is %s", name, orDash(strings.Join(names, ", "))))
+		there := "there is none"
+		if len(names) > 0 {
+			there = "there is " + strings.Join(names, ", ")
+		}
+		return found, refusedError(fmt.Errorf("no limit %q; %s", name, there))
 	case 1:
 		return found, nil
 	}

@@ -185,6 +185,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"rollback", "shop/edge"}, 2, "GENERATION"},
 		{[]string{"unpin", "edge"}, 2, "expected <namespace>/<gateway>"},
 		{[]string{"unpin"}, 2, "FLEET"},
+		{[]string{"chek"}, 2, "did you mean check?; see controlplane --help"},
+		{[]string{"xyzzy", "shop/edge"}, 2, `no command "xyzzy"; see`},
 		{[]string{"version", "-o", "xml"}, 2, "expected table, json or yaml"},
 	} {
 		out, err := run(t, tc.args...)
@@ -226,6 +228,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"rollback", "shop/edge", ""}, "6\tFirst sync\n:36\n"},
 		{[]string{"unpin", ""}, "shop/edge\n:4\n"},
 		{[]string{"history", ""}, "shop/edge\nshop/cart:8080\nshop/plain:80\n:4\n"},
+		{[]string{"render", "config", "--type", ""}, strings.ReplaceAll(typeNames(), ", ", "\n") + "\n:4\n"},
 		{[]string{"services", "-o", ""}, "table\njson\nyaml\n:4\n"},
 	} {
 		out, err := run(t, append([]string{"__complete"}, tc.args...)...)

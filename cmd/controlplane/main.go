@@ -46,6 +46,11 @@ Exit codes: 0 ok, 1 refused input, 2 usage, 3 cannot reach the control plane.`,
   controlplane explain shop/cart:8080                # why the weights are what they are`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		// Without these two cobra's own error of a command that does not exist would have another exit code.
+		Args:                       noSuchCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		DisableFlagsInUseLine:      true,
+		SuggestionsMinimumDistance: 2,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			return flagsFromEnvironment(cmd.Flags(), os.LookupEnv)
 		},
@@ -72,6 +77,18 @@ Exit codes: 0 ok, 1 refused input, 2 usage, 3 cannot reach the control plane.`,
 	add("act", newFreezeCommand(), newUnfreezeCommand(), newRollbackCommand(), newUnpinCommand(), newAcceptCommand())
 	root.AddCommand(newVersionCommand())
 	return root
+}
+
+// noSuchCommand refuses what is no subcommand.
+func noSuchCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	meant := ""
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+		meant = "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usageError(fmt.Errorf("there is no command %q%s; see %s --help", args[0], meant, root.CommandPath()))
 }
 
 // flagsFromEnvironment sets every flag that the command line did not, and the environment does:

@@ -61,6 +61,7 @@ its start: endpoints have the weights they have before anything is measured.`,
 	}
 	cmd.Flags().StringVar(&fleet, "fleet", "", "only this fleet, NAMESPACE/GATEWAY")
 	cmd.Flags().StringVar(&kind, "type", "", "only this type: "+typeNames())
+	must(cmd.RegisterFlagCompletionFunc("type", completeTypes))
 	to.addFlag(cmd)
 	cmd.Flags().StringVar(&listenerAddress, "listener-address", "0.0.0.0", "the address that listeners bind to")
 	return cmd
@@ -82,6 +83,8 @@ func renderSnapshot(out io.Writer, fleet string, s *snapshot.Snapshot, only tran
 	}
 	return nil
 }
+
+var completeTypes = cobra.FixedCompletions(strings.Split(typeNames(), ", "), cobra.ShellCompDirectiveNoFileComp)
 
 func typeNames() string {
 	names := make([]string, len(translate.Types))

@@ -60,7 +60,7 @@ is what reference rate limit services are served: the limits of all fleets.`,
 	cmd.Flags().StringVar(&kind, "type", "", "print the resources of this type: "+typeNames())
 	cmd.Flags().StringVar(&name, "name", "", "only the resource of this name")
 	to.addFlag(cmd)
-	must(cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(strings.Split(typeNames(), ", "), cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("type", completeTypes))
 	return cmd
 }
 
