@@ -47,6 +47,7 @@ var edges = map[string][]string{
 	"internal/auth/identity":  {},
 	"internal/auth/authority": {},
 	"internal/auth/authtest":  {"internal/auth/authority"},
+	"internal/auth/pki":       {"internal/auth/authority", "internal/auth/identity"},
 
 	"internal/rls":      {"api/v1alpha1", "internal/auth", "internal/auth/identity", "internal/rls/gcra", "internal/rlsconfig"},
 	"internal/rls/gcra": {},

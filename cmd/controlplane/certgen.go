@@ -6,25 +6,26 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 
 	"evenkeel.io/controlplane/internal/auth/identity"
+	"evenkeel.io/controlplane/internal/auth/pki"
+	"evenkeel.io/controlplane/internal/translate"
 )
 
 const (
 	defaultTrustDomain = "cluster.local"
 	defaultNamespace   = "evenkeel-system"
 
-	// authorityLifetime is long, because to change the authority touches every Envoy.
-	authorityLifetime = 10 * 365 * 24 * time.Hour
-	defaultLifetime   = 365 * 24 * time.Hour
-	minLifetime       = 10 * time.Minute
+	defaultLifetime = 365 * 24 * time.Hour
+	minLifetime     = 10 * time.Minute
 )
 
 // certgenOptions are the flags of certgen.
@@ -77,18 +78,32 @@ one, sign with it, trust it alone. Between two runs the files must have reached 
 			if o.lifetime < minLifetime {
 				return usageError(fmt.Errorf("--lifetime %v: expected %v or more", o.lifetime, minLifetime))
 			}
-			p := &pki{
-				dir: o.dir, lifetime: o.lifetime, now: time.Now(), told: told,
-				serverNames: commaSeparated(o.serverNames), keepNames: !cmd.Flags().Changed("server-name"),
+			folder := pki.Folder{Dir: o.dir, Lifetime: o.lifetime, Now: time.Now(), Told: told, KeepNames: !cmd.Flags().Changed("server-name")}
+			if known := pki.TrustDomain(o.dir); known != "" && !cmd.Flags().Changed("trust-domain") {
+				o.trustDomain = known
 			}
-			if err := p.load(o.trustDomain, cmd.Flags().Changed("trust-domain")); err != nil {
+			var err error
+			if folder.Rules, err = identity.ParseRules(o.trustDomain); err != nil {
+				return usageError(fmt.Errorf("--trust-domain: %w", err))
+			}
+			if folder.DNS, folder.IPs, err = splitNames(commaSeparated(o.serverNames)); err != nil {
 				return err
 			}
-			if err := p.run(commaSeparated(o.fleets), o.rotate); err != nil {
-				return err
+			fleets := commaSeparated(o.fleets)
+			for _, fleet := range fleets {
+				if _, err := folder.Rules.OfFleet(fleet); err != nil {
+					return usageError(fmt.Errorf("--fleet: %w", err))
+				}
+			}
+			kept, err := folder.Keep(fleets, o.rotate)
+			if err != nil {
+				return refusedError(err)
+			}
+			if kept.Next != "" {
+				fmt.Fprintln(told, kept.Next)
 			}
 			if o.secrets {
-				return printSecrets(cmd.OutOrStdout(), p, o.namespace)
+				return printSecrets(cmd.OutOrStdout(), kept, o.namespace)
 			}
 			return nil
 		},
@@ -108,16 +123,16 @@ one, sign with it, trust it alone. Between two runs the files must have reached 
 }
 
 // printSecrets prints what is in the folder as Secrets, as they are mounted for --xds-tls-dir and --tls-dir.
-func printSecrets(out io.Writer, p *pki, namespace string) error {
-	for _, c := range p.certificates {
+func printSecrets(out io.Writer, kept *pki.Kept, namespace string) error {
+	for _, c := range kept.Certificates {
 		secret := &corev1.Secret{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "evenkeel-server", Labels: map[string]string{"app.kubernetes.io/part-of": "evenkeel"}},
 			Type:       corev1.SecretTypeTLS,
-			Data:       map[string][]byte{"tls.crt": c.files.Certificate, "tls.key": c.files.Key, "ca.crt": p.bundle()},
+			Data:       map[string][]byte{"tls.crt": c.Certificate, "tls.key": c.Key, "ca.crt": kept.Trusted},
 		}
-		if c.fleet != "" {
-			of, name := secretOf(c.fleet)
+		if c.Fleet != "" {
+			of, name := secretOf(c.Fleet)
 			secret.Namespace, secret.Name = cmp.Or(of, namespace), name
 		}
 		text, err := yaml.Marshal(secret)
@@ -131,7 +146,19 @@ func printSecrets(out io.Writer, p *pki, namespace string) error {
 	return nil
 }
 
-// names tells addresses from DNS names.
+// secretOf is where the Secret of a fleet's certificate belongs; no namespace is the server's.
+func secretOf(fleet string) (namespace, name string) {
+	if fleet == translate.RLSFleet {
+		return "", "evenkeel-rls"
+	}
+	if namespace, ok := translate.EDSOnly(fleet); ok {
+		return namespace, "evenkeel-eds"
+	}
+	namespace, gateway, _ := strings.Cut(fleet, "/")
+	return namespace, "evenkeel-fleet-" + gateway
+}
+
+// splitNames tells addresses from DNS names.
 func splitNames(names []string) (dns []string, ips []net.IP, err error) {
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
@@ -146,11 +173,6 @@ func splitNames(names []string) (dns []string, ips []net.IP, err error) {
 	return dns, ips, nil
 }
 
-// folderOf is where the certificate of a fleet is kept below the folder of certgen: the path of its SPIFFE ID.
-func folderOf(rules identity.Rules, fleet string) (string, error) {
-	uri, err := rules.OfFleet(fleet)
-	if err != nil {
-		return "", usageError(fmt.Errorf("--fleet: %w", err))
-	}
-	return filepath.FromSlash(uri.Path[1:]), nil
+func isDNSName(name string) bool {
+	return len(validation.IsDNS1123Subdomain(name)) == 0 || len(validation.IsWildcardDNS1123Subdomain(name)) == 0
 }

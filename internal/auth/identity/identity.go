@@ -168,8 +168,8 @@ func (r Rules) spiffe(uri *url.URL) (fleet string, replica bool) {
 		fleet = path[1] + "/" + path[2]
 	case len(path) == 2 && path[0] == "eds":
 		fleet = "eds:" + path[1]
-	case len(path) == 1 && path[0] == rls:
-		fleet = rls
+	case len(path) == 1 && path[0] == RateLimitFleet:
+		fleet = RateLimitFleet
 	default:
 		return "", len(path) == 1 && path[0] == "replica"
 	}
@@ -187,8 +187,8 @@ func (r Rules) OfFleet(fleet string) (*url.URL, error) {
 	segments := append([]string{"fleet"}, strings.Split(fleet, "/")...)
 	if namespace, ok := strings.CutPrefix(fleet, "eds:"); ok {
 		segments = []string{"eds", namespace}
-	} else if fleet == rls {
-		segments = []string{rls}
+	} else if fleet == RateLimitFleet {
+		segments = []string{RateLimitFleet}
 	}
 	id, err := spiffeid.FromSegments(r.trustDomain, segments...)
 	if err != nil {
@@ -202,11 +202,11 @@ func (r Rules) OfReplica() *url.URL {
 	return spiffeid.RequireFromSegments(r.trustDomain, "replica").URL()
 }
 
-// rls is the fleet of reference rate limit services, who see the limits of all fleets.
-const rls = "rls"
+// RateLimitFleet is the fleet of reference rate limit services, who see the limits of all fleets.
+const RateLimitFleet = "rls"
 
 func isFleet(fleet string) bool {
-	if fleet == rls {
+	if fleet == RateLimitFleet {
 		return true
 	}
 	if namespace, ok := strings.CutPrefix(fleet, "eds:"); ok {
