@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -40,9 +39,10 @@ var loggedScript string
 // redisStore counts in a Redis, for all replicas that ask it. A request is one script there, and so one round trip,
 // whatever number of limits it has: the clock is Redis's, and no two replicas use the same room. Keys are
 //
-//	evenkeel:<fleet>:<rule>:<values>    the state of a rate, or the set of leases, of one key
-//	evenkeel:<fleet>:held:<id>          in which sets a request has leases
-//	evenkeel:<fleet>:gone:<id>          that it is over
+//	evenkeel:<fleet>:<rule>:<values>           the state of a rate of one key
+//	evenkeel:<fleet>:<rule>:<values>:leases    the set of leases of one key
+//	evenkeel:<fleet>:held:<id>                 in which sets a request has leases
+//	evenkeel:<fleet>:gone:<id>                 that it is over
 //
 // all of which expire when they say nothing any more, and none of which has a version. A Redis that is to be bounded
 // has maxmemory-policy volatile-ttl, which forgets what is over soonest, as the store in memory does.
@@ -95,41 +95,47 @@ func (s *redisStore) close() { _ = s.client.Close() }
 
 func (s *redisStore) count(ctx context.Context, hits []hit, _ int64, take bool) (over bool, err error) {
 	var keys []string
-	args := []any{flag(take)}
-	asked := 0
+	kinds := make([]byte, 0, len(hits))
+	args := []any{flag(take), nil}
 	for i := range hits {
 		h := &hits[i]
 		if h.bound.unlimited {
 			h.answer.Admitted = true
 			continue
 		}
-		asked++
 		c := h.variant.counters
-		state := redisKey(c, h.entries)
+		var kind byte
 		switch {
 		case h.variant.lease && h.negative:
-			keys = append(keys, state, heldKey(c.domain, h.lease), goneKey(c.domain, h.lease))
-			args = append(args, "lease", 0, h.lease, -1, tombstoneTime.Milliseconds())
+			kind = 'l'
+			keys = append(keys, leasesKey(c, h.entries), heldKey(c.domain, h.lease), goneKey(c.domain, h.lease))
+			args = append(args, h.lease, -1, tombstoneTime.Milliseconds())
 		case h.variant.lease:
-			keys = append(keys, state, heldKey(c.domain, h.lease), goneKey(c.domain, h.lease))
-			args = append(args, "lease", flag(h.counts()), h.lease, h.bound.concurrency, leaseTime.Milliseconds())
+			kind = 'l'
+			keys = append(keys, leasesKey(c, h.entries), heldKey(c.domain, h.lease), goneKey(c.domain, h.lease))
+			args = append(args, h.lease, h.bound.concurrency, leaseTime.Milliseconds())
+		case s.fixed:
+			kind = 'w'
+			most, per := h.bound.rate.Window()
+			keys = append(keys, rateKey(c, h.entries))
+			args = append(args, signed(h.n, h.negative), most, int64(per/time.Second))
 		default:
-			n := h.n
-			if h.negative {
-				n = -n
-			}
-			keys = append(keys, state)
-			if s.fixed {
-				most, per := h.bound.rate.Window()
-				args = append(args, "window", flag(h.counts()), n, most, int64(per/time.Second))
-			} else {
-				args = append(args, "gcra", flag(h.counts()), n, micros(h.bound.rate.Interval()), h.bound.rate.Burst())
-			}
+			kind = 'g'
+			interval, burst := h.bound.rate.Interval().Nanoseconds(), h.bound.rate.Burst()
+			step := min(h.n, burst+1) * interval // more is refused as that is
+			keys = append(keys, rateKey(c, h.entries))
+			args = append(args, signed(step, h.negative), interval, burst*interval)
 		}
+		if h.counts() {
+			kind -= 'a' - 'A'
+		}
+		kinds = append(kinds, kind)
 	}
+	asked := len(kinds)
 	if asked == 0 {
 		return false, nil
 	}
+	args[1] = kinds
 	answers, err := s.ask(ctx, keys, args)
 	if err != nil {
 		return false, err
@@ -183,7 +189,7 @@ func (s *redisStore) logs(ctx context.Context, fleet string, entries []logEntry,
 			for _, e := range entries {
 				keys := []string{heldKey(fleet, e.request), goneKey(fleet, e.request)}
 				for _, t := range e.told {
-					keys = append(keys, redisKey(t.counters, t.entries))
+					keys = append(keys, leasesKey(t.counters, t.entries))
 				}
 				ttl := leaseTime
 				if e.over {
@@ -220,7 +226,7 @@ func (s *redisStore) logs(ctx context.Context, fleet string, entries []logEntry,
 func (s *redisStore) held(ctx context.Context, c *counters, entries []*ratelimitv3.RateLimitDescriptor_Entry) (int64, error) {
 	waiting, cancel := context.WithTimeout(ctx, logTimeout)
 	defer cancel()
-	return s.client.ZCard(waiting, redisKey(c, entries)).Result()
+	return s.client.ZCard(waiting, leasesKey(c, entries)).Result()
 }
 
 func flag(b bool) int {
@@ -230,12 +236,15 @@ func flag(b bool) int {
 	return 0
 }
 
-func micros(d time.Duration) string {
-	return strconv.FormatFloat(float64(d)/float64(time.Microsecond), 'g', -1, 64)
+func signed(n int64, negative bool) int64 {
+	if negative {
+		return -n
+	}
+	return n
 }
 
-// redisKey names a counter.
-func redisKey(c *counters, entries []*ratelimitv3.RateLimitDescriptor_Entry) string {
+// rateKey names the state of a rate.
+func rateKey(c *counters, entries []*ratelimitv3.RateLimitDescriptor_Entry) string {
 	var b strings.Builder
 	for i, e := range entries {
 		if i > 0 {
@@ -251,6 +260,11 @@ func redisKey(c *counters, entries []*ratelimitv3.RateLimitDescriptor_Entry) str
 		values = "sha256=" + hex.EncodeToString(sum[:])
 	}
 	return "evenkeel:" + c.domain + ":" + c.id + ":" + values
+}
+
+// leasesKey names a set of leases. Values have no colon.
+func leasesKey(c *counters, entries []*ratelimitv3.RateLimitDescriptor_Entry) string {
+	return rateKey(c, entries) + ":leases"
 }
 
 func heldKey(fleet, id string) string { return "evenkeel:" + fleet + ":held:" + id }

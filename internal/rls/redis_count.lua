@@ -1,102 +1,112 @@
 -- Decides on all descriptors of one request at a time: all of them are taken, or none if one that counts is
--- refused; what is given back is given back in any case. The arithmetic is that of package gcra, in microseconds of Redis's own clock since 2026.
+-- refused; what is given back is given back in any case. The arithmetic is that of package gcra, in nanoseconds of
+-- Redis's own clock since 2026.
 --
--- ARGV: 1 to write or 0 to look only; then five for each descriptor
---   gcra   counts n  interval burst        KEYS: state
---   window counts n  most     per          KEYS: state            per in seconds
---   lease  counts id most     ttl          KEYS: set, index, gone    ttl in milliseconds
--- with negative n, or a most of -1, for what is given back.
+-- ARGV: 1 to write or 0 to look only; a letter for each descriptor, in capitals if a refusal counts; then for each
+--   g  gcra    step interval tolerance    KEYS: state               all in nanoseconds
+--   w  window  n    most     per          KEYS: state               per in seconds
+--   l  lease   id   most     ttl          KEYS: set, index, gone    ttl in milliseconds
+-- with a negative step, n or most for what is given back.
 -- Answers with three for each: 1 if admitted, what remains, microseconds until the reset.
-local time = redis.call('TIME')
-local now = (time[1] - 1767225600) * 1000000 + time[2]
-local slack = 0.1 -- what a sum of microseconds may be off by
-local over, states, takes, gives, answers = false, {}, {}, {}, {}
+--
+-- Most of what this costs is calls of Redis, and the dearest are those that make a key and say when it expires. So
+-- the state of a rate is an integer, which is raised in place, and it expires at the end of the second in which it is
+-- over.
+local call, floor, ceil, min, max = redis.call, math.floor, math.ceil, math.min, math.max
+local time = call('TIME')
+local now = (time[1] - 1767225600) * 1000000000 + time[2] * 1000
+local block = 1000000000
+local slack = 100 -- what a sum of nanoseconds may be off by, as these numbers have 53 bits
+local write = ARGV[1] == '1'
+local over, states, takes, answers = false, {}, {}, {}
 
-local function state(key)
-  if states[key] == nil then states[key] = redis.call('GET', key) or '0' end
-  return states[key]
-end
+-- expiry is how long a state is kept, in milliseconds.
+local function expiry(tat) return ceil(((floor(tat / block) + 1) * block - now) / 1000000) end
 
-local function keep(writes, key, value, ms)
-  states[key] = value
-  writes[#writes + 1] = function()
-    if ms > 0 then redis.call('SET', key, value, 'PX', string.format('%d', ms)) else redis.call('DEL', key) end
+local function gcra(key, step, interval, tolerance)
+  step, interval, tolerance = tonumber(step), tonumber(interval), tonumber(tolerance)
+  if step < 0 then
+    if write and tonumber(call('GET', key) or 0) > now then call('INCRBY', key, step) end
+    return true, 0, 0
   end
-end
-
-local function gcra(key, n, interval, burst)
-  local tat = math.max(tonumber(state(key)), now)
-  local room = now + burst * interval - tat
-  local admitted = n < 0 or n <= burst and n * interval <= room + slack
-  if admitted then
-    tat, room = math.max(tat + n * interval, now), room - n * interval
-    if n ~= 0 then keep(n < 0 and gives or takes, key, string.format('%.17g', tat), math.ceil((tat - now) / 1000)) end
+  local kept = states[key] or tonumber(call('GET', key) or nil)
+  if kept and kept < now - 2 * block then kept = nil end -- of another algorithm, or of a clock that was put forward
+  local tat = max(kept or 0, now)
+  local room = now + tolerance - tat + slack
+  if step > tolerance or step > room then
+    return false, floor(max(0, room) / interval), min(step, tolerance) - room + slack
   end
-  local reset = tat - now
-  if not admitted then reset = math.min(n, burst) * interval - room end
-  return admitted, math.floor(math.max(0, room + slack) / interval), reset
+  tat = tat + step
+  if step > 0 then
+    states[key] = tat
+    if not kept then
+      takes[#takes + 1] = {'SET', key, string.format('%.0f', tat), 'PX', expiry(tat)}
+    else
+      takes[#takes + 1] = {'INCRBY', key, tat - kept}
+      if floor(tat / block) > floor(kept / block) then takes[#takes + 1] = {'PEXPIRE', key, expiry(tat)} end
+    end
+  end
+  return true, floor(max(0, room - step) / interval), tat - now
 end
 
 local function window(key, n, most, per)
+  n, most, per = tonumber(n), tonumber(most), tonumber(per)
   local seconds = tonumber(time[1])
-  local stop, taken = (math.floor(seconds / per) + 1) * per, 0
-  local kept, had = string.match(state(key), '^(%d+) (%d+)$')
-  if kept and tonumber(kept) > seconds then stop, taken = math.min(stop, tonumber(kept)), tonumber(had) end
-  local reset = (stop - 1767225600) * 1000000 - now
-  local admitted = n < 0 or taken + n <= most
-  if admitted then
-    taken = math.max(0, taken + n)
-    if n ~= 0 then keep(n < 0 and gives or takes, key, string.format('%d %d', stop, taken), math.ceil(reset / 1000)) end
+  local stop, taken = (floor(seconds / per) + 1) * per, 0
+  local kept, had = string.match(states[key] or call('GET', key) or '', '^(%d+) (%d+)$')
+  if kept and tonumber(kept) > seconds then stop, taken = min(stop, tonumber(kept)), tonumber(had) end
+  local reset = (stop - 1767225600) * 1000000000 - now
+  if n >= 0 and taken + n > most then return false, max(0, most - taken), reset end
+  taken = max(0, taken + n)
+  local set = {'SET', key, string.format('%d %d', stop, taken), 'PX', ceil(reset / 1000000)}
+  if n < 0 then
+    if write then call(unpack(set)) end
+  elseif n > 0 then
+    states[key] = set[3]
+    takes[#takes + 1] = set
   end
-  return admitted, math.max(0, most - taken), reset
+  return true, max(0, most - taken), reset
 end
 
 local function lease(set, index, gone, id, most, ttl)
-  redis.call('ZREMRANGEBYSCORE', set, '-inf', string.format('%.17g', now))
-  local held, has = redis.call('ZCARD', set), redis.call('ZSCORE', set, id)
+  most = tonumber(most)
+  call('ZREMRANGEBYSCORE', set, '-inf', string.format('%.0f', now))
   if most < 0 then
-    gives[#gives + 1] = function()
-      if redis.call('ZREM', set, id) == 1 then
-        redis.call('SREM', index, set)
-        redis.call('SET', gone, '', 'PX', string.format('%d', ttl))
-      end
+    if write and call('ZREM', set, id) == 1 then
+      call('SREM', index, set)
+      call('SET', gone, '', 'PX', ttl)
     end
     return true, 0, 0
   end
-  local admitted = redis.call('EXISTS', gone) == 0 and (has or held < most)
-  if admitted then
-    if not has then held = held + 1 end
-    takes[#takes + 1] = function()
-      redis.call('ZADD', set, string.format('%.17g', now + ttl * 1000), id)
-      redis.call('PEXPIRE', set, string.format('%d', ttl))
-      redis.call('SADD', index, set)
-      redis.call('PEXPIRE', index, string.format('%d', ttl))
-    end
-  end
-  return admitted, math.max(0, most - held), 0
+  local held, has = call('ZCARD', set), call('ZSCORE', set, id)
+  if call('EXISTS', gone) == 1 or not has and held >= most then return false, max(0, most - held), 0 end
+  if not has then held = held + 1 end
+  takes[#takes + 1] = {'ZADD', set, string.format('%.0f', now + ttl * 1000000), id}
+  takes[#takes + 1] = {'PEXPIRE', set, ttl}
+  takes[#takes + 1] = {'SADD', index, set}
+  takes[#takes + 1] = {'PEXPIRE', index, ttl}
+  return true, max(0, most - held), 0
 end
 
-local k = 1
-for a = 2, #ARGV, 5 do
-  local kind, counts, x, y = ARGV[a], ARGV[a + 1] == '1', tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
+local k, a, n = 1, 3, 0
+for kind in string.gmatch(ARGV[2], '.') do
   local admitted, remaining, reset
-  if kind == 'lease' then
-    admitted, remaining, reset = lease(KEYS[k], KEYS[k + 1], KEYS[k + 2], ARGV[a + 2], x, y)
-    k = k + 3
-  else
-    local of = kind == 'gcra' and gcra or window
-    admitted, remaining, reset = of(KEYS[k], tonumber(ARGV[a + 2]), x, y)
+  local x, y, z = ARGV[a], ARGV[a + 1], ARGV[a + 2]
+  if kind == 'G' or kind == 'g' then
+    admitted, remaining, reset = gcra(KEYS[k], x, y, z)
     k = k + 1
+  elseif kind == 'W' or kind == 'w' then
+    admitted, remaining, reset = window(KEYS[k], x, y, z)
+    k = k + 1
+  else
+    admitted, remaining, reset = lease(KEYS[k], KEYS[k + 1], KEYS[k + 2], x, y, z)
+    k = k + 3
   end
-  over = over or counts and not admitted
-  answers[#answers + 1] = admitted and 1 or 0
-  answers[#answers + 1] = remaining
-  answers[#answers + 1] = math.ceil(reset)
+  over = over or not admitted and string.find(kind, '%u') ~= nil
+  answers[n + 1], answers[n + 2], answers[n + 3] = admitted and 1 or 0, remaining, ceil(reset / 1000)
+  a, n = a + 3, n + 3
 end
-if ARGV[1] == '1' then
-  for _, write in ipairs(gives) do write() end
-  if not over then
-    for _, write in ipairs(takes) do write() end
-  end
+if write and not over then
+  for _, take in ipairs(takes) do call(unpack(take)) end
 end
 return answers

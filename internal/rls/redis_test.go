@@ -130,8 +130,48 @@ func TestRedisDecidesAsMemoryDoes(t *testing.T) {
 				if a.String() != b.String() {
 					rt.Fatalf("%v: memory says %v, Redis %v", ds, a, b)
 				}
+				if !fixed {
+					redis.keepsStates(rt)
+				}
 			}
 		})
+	}
+}
+
+// keepsStates has each state of a rate kept at least until it is over. An hour, of rates by the day, is what a
+// state falls short by if its expiry is not put off.
+func (r *redisServer) keepsStates(rt *rapid.T) {
+	ctx := context.Background()
+	now := r.client.Time(ctx).Val()
+	for _, name := range r.client.Keys(ctx, "evenkeel:"+edge+":shop/api/[abc]:*").Val() {
+		tat, err := r.client.Get(ctx, name).Int64()
+		if err != nil {
+			rt.Fatal(err)
+		}
+		over := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(tat))
+		if expires := now.Add(r.client.PTTL(ctx, name).Val()); expires.Before(over.Add(-time.Hour)) {
+			rt.Fatalf("%s expires at %v, expected not before %v", name, expires, over)
+		}
+	}
+}
+
+// TestRedisEarnsBack has a key be asked for more than it has, after times in which it was idle.
+func TestRedisEarnsBack(t *testing.T) {
+	redis := startRedis(t)
+	r := redis.over(t, Options{}, rate("all", 100, "", burst(2)))
+	for range 5 {
+		began := redis.client.Time(t.Context()).Val()
+		admitted := 0
+		for range 50 {
+			if r.ok(desc("rule=shop/api/all")) {
+				admitted++
+			}
+		}
+		took := redis.client.Time(t.Context()).Val().Sub(began)
+		if most := 2 + int(took/(10*time.Millisecond)) + 1; admitted < 1 || admitted > most {
+			t.Errorf("%d were admitted in %v, expected 1 to %d", admitted, took, most)
+		}
+		time.Sleep(150 * time.Millisecond)
 	}
 }
 
@@ -240,6 +280,13 @@ func TestLeasesInRedis(t *testing.T) {
 		entry(isOver, "told-0", nil), entry(isOver, "told-1", nil), entry(isOver, "none", nil), entry(isOver, "told-2", nil), entry(isOver, "told-3", nil),
 	}), nil, 0)
 	held(0)
+	for _, r := range []*rig{one, two} {
+		r.Configure(edge, []*rlsconfig.Rule{rate("streams", 1, "header:X-Tenant", daily)}, nil)
+	}
+	one.expect("a rate of that name", ok(one, tenant("streams", "a")), true)
+	two.expect("a rate of that name", ok(two, tenant("streams", "a")), false)
+	one.Configure(edge, []*rlsconfig.Rule{streams(2)}, nil)
+	one.expect("streams again", ok(one, leaseOf("a", "9")), true)
 }
 
 // TestRedisThatDoesNotAnswer has it die, and hang, and come back.
