@@ -49,8 +49,9 @@ var edges = map[string][]string{
 	"internal/auth/authtest":  {"internal/auth/authority"},
 	"internal/auth/pki":       {"internal/auth/authority", "internal/auth/identity"},
 
-	"internal/rls":      {"api/v1alpha1", "internal/auth", "internal/auth/identity", "internal/rls/gcra", "internal/rlsconfig"},
+	"internal/rls":      {"api/v1alpha1", "internal/auth", "internal/auth/identity", "internal/rls/gcra", "internal/rls/wire", "internal/rlsconfig"},
 	"internal/rls/gcra": {},
+	"internal/rls/wire": {},
 
 	"internal/translate":    {"api/v1alpha1", "internal/catalog", "internal/re2", "internal/rlsconfig", "internal/source", "internal/weights"},
 	"internal/snapshot":     {"internal/celx", "internal/re2", "internal/rlsconfig", "internal/translate"},

@@ -123,11 +123,18 @@ func (g *Gate) Run(ctx context.Context) error {
 func (g *Gate) ServerOptions() []grpc.ServerOption {
 	// A tap, not interceptors: it comes before the server has anything of a call but its headers, and there is
 	// no kind of method that passes it by.
-	return []grpc.ServerOption{grpc.Creds(&transport{TransportCredentials: g.tls, gate: g}), grpc.InTapHandle(g.admit)}
+	return []grpc.ServerOption{grpc.Creds(g.Credentials()), grpc.InTapHandle(func(ctx context.Context, call *tap.Info) (context.Context, error) {
+		return ctx, g.Admit(ctx, call.FullMethodName)
+	})}
 }
 
-// admit is called with the headers of every call.
-func (g *Gate) admit(ctx context.Context, call *tap.Info) (context.Context, error) {
+// Credentials are the server's part of ServerOptions in making a connection; Admit is that in a call.
+func (g *Gate) Credentials() credentials.TransportCredentials {
+	return &transport{TransportCredentials: g.tls, gate: g}
+}
+
+// Admit is to be asked with the headers of every call, whose context has its peer. The error is a gRPC status.
+func (g *Gate) Admit(ctx context.Context, method string) error {
 	p, _ := peer.FromContext(ctx)
 	if p == nil {
 		p = &peer.Peer{}
@@ -136,15 +143,15 @@ func (g *Gate) admit(ctx context.Context, call *tap.Info) (context.Context, erro
 	switch {
 	case !ok:
 		g.metrics.refusedCalls.Inc()
-		return ctx, status.Error(codes.Unauthenticated, "expected a client certificate")
+		return status.Error(codes.Unauthenticated, "expected a client certificate")
 	case client.who == nil:
 		g.metrics.refusedCalls.Inc()
 		if g.noise.Allow() {
-			g.opts.Log.Warn("a client's certificate permits nothing", "remote", remote(p.Addr), "method", call.FullMethodName, "error", client.why)
+			g.opts.Log.Warn("a client's certificate permits nothing", "remote", remote(p.Addr), "method", method, "error", client.why)
 		}
-		return ctx, status.Error(codes.PermissionDenied, client.why)
+		return status.Error(codes.PermissionDenied, client.why)
 	}
-	return ctx, nil
+	return nil
 }
 
 // FromContext is who calls, by the context of a call to a server with a Gate's options; nil for any other.

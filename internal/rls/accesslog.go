@@ -104,14 +104,9 @@ func (p *proxies) sweep(now int64) {
 	}
 }
 
-type accessLogs struct {
-	alsv3.UnimplementedAccessLogServiceServer
-	*Server
-}
-
-// StreamAccessLogs takes the access logs of one worker of an Envoy. An entry of a request that goes on renews its
+// streamAccessLogs takes the access logs of one worker of an Envoy. An entry of a request that goes on renews its
 // leases, one of its end ends them. Nothing is answered before the end.
-func (s accessLogs) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) (err error) {
+func (s *Server) streamAccessLogs(ctx context.Context, receive func() (*alsv3.StreamAccessLogsMessage, error)) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = s.panicked("StreamAccessLogs", p)
@@ -122,37 +117,37 @@ func (s accessLogs) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessL
 		s.metrics.errors.WithLabelValues("streams").Inc()
 		return status.Errorf(codes.ResourceExhausted, "there are %d streams of access logs: expected no more", s.opts.MaxStreams)
 	}
-	message, err := stream.Recv()
+	message, err := receive()
 	if err != nil {
-		return ended(stream, err)
+		return ended(err)
 	}
 	node := message.GetIdentifier().GetNode()
-	if who := s.client(stream.Context()); !who.MaySee(node.GetCluster()) {
+	if who := s.client(ctx); !who.MaySee(node.GetCluster()) {
 		s.metrics.errors.WithLabelValues("identity").Inc()
 		return status.Errorf(codes.PermissionDenied, "node.cluster is %q: expected a fleet of this client, who is %s", short(node.GetCluster()), who)
 	}
 	name := proxyName{node.GetCluster(), short(node.GetId())}
 	proxy := s.proxies.opened(name)
 	defer func() { s.proxies.closed(name, proxy, time.Now()) }()
-	by := holderOf(stream.Context())
+	by := holderOf(ctx)
 	if by == nil {
 		by = &holder{}
 	}
 	by.proxy.Store(&proxy.proxy)
 	for {
 		if entries := s.entries(name.fleet, message.GetHttpLogs().GetLogEntry()); len(entries) > 0 {
-			s.store.logs(stream.Context(), name.fleet, entries, by, time.Now().UnixNano())
+			s.store.logs(ctx, name.fleet, entries, by, time.Now().UnixNano())
 		}
-		if message, err = stream.Recv(); err != nil {
-			return ended(stream, err)
+		if message, err = receive(); err != nil {
+			return ended(err)
 		}
 	}
 }
 
-// ended answers a stream that its client ended.
-func ended(stream alsv3.AccessLogService_StreamAccessLogsServer, err error) error {
+// ended is how a stream ends that its client ended.
+func ended(err error) error {
 	if errors.Is(err, io.EOF) {
-		return stream.SendAndClose(&alsv3.StreamAccessLogsResponse{})
+		return nil
 	}
 	return err
 }

@@ -28,7 +28,7 @@ func newMetrics(s *Server, r prometheus.Registerer) *metrics {
 		over:     calls.WithLabelValues("over_limit"),
 		errors: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "evenkeel_rls_errors_total",
-			Help: "Calls and streams of access logs that were refused: identity (a fleet that is not the client's), streams (too many), store (the counters could not be reached).",
+			Help: "Calls and streams of access logs that were refused: identity (a fleet that is not the client's), streams (too many), calls (too many in a connection), store (the counters could not be reached).",
 		}, []string{"reason"}),
 		ignoredBy: map[string]prometheus.Counter{},
 		panics: f.NewCounter(prometheus.CounterOpts{

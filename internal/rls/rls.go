@@ -8,6 +8,7 @@
 //	                          service, for limits of concurrency             | them
 //	               redis.go   counts in Redis, for all replicas             /
 //	            -> service.go the answer
+//	wire/                     both services on the wire
 //
 // # What it promises
 //
@@ -35,10 +36,12 @@ import (
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"evenkeel.io/controlplane/internal/auth"
+	"evenkeel.io/controlplane/internal/rls/wire"
 	"evenkeel.io/controlplane/internal/rlsconfig"
 )
 
@@ -193,12 +196,6 @@ func (s *Server) count() {
 // domain is nil for a fleet that has no rules.
 func (s *Server) domain(name string) *domain { return (*s.domains.Load())[name] }
 
-// Register has a gRPC server offer both services. What Serve does besides (sweeping) is the caller's: Run.
-func (s *Server) Register(r grpc.ServiceRegistrar) {
-	rlsv3.RegisterRateLimitServiceServer(r, rateLimits{Server: s})
-	alsv3.RegisterAccessLogServiceServer(r, accessLogs{Server: s})
-}
-
 // Run forgets what is over, until ctx is done.
 func (s *Server) Run(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
@@ -246,18 +243,18 @@ const (
 // Serve serves on a listener, which it closes, until ctx is done; then it takes no new calls and returns nil when
 // those there are have ended, or nobody can wait for them any more. It is called once.
 func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
-	options := []grpc.ServerOption{
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
-		grpc.ConnectionTimeout(10 * time.Second),
-		grpc.MaxRecvMsgSize(maxRequest),
-		grpc.MaxConcurrentStreams(maxCalls),
+	options := wire.Options{
+		Unary:      map[string]*wire.Unary{rlsv3.RateLimitService_ShouldRateLimit_FullMethodName: {Answer: s.answerCall, Waits: s.opts.Redis != ""}},
+		Upload:     map[string]wire.Upload{alsv3.AccessLogService_StreamAccessLogs_FullMethodName: s.takeLogs},
+		MaxCalls:   maxCalls,
+		MaxMessage: maxRequest,
+		Refused:    s.metrics.errors.WithLabelValues("calls").Inc,
+		Panicked:   func(p any) { _ = s.panicked("connection", p) },
 	}
 	if s.opts.Auth != nil {
-		options = append(options, s.opts.Auth.ServerOptions()...)
+		options.Credentials, options.Admit = s.opts.Auth.Credentials(), s.opts.Auth.Admit
 	}
-	server := grpc.NewServer(options...)
-	s.Register(server)
+	server := wire.New(options)
 
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wait sync.WaitGroup
@@ -268,20 +265,40 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	go func() { failed <- server.Serve(listener{lis}) }()
 	select {
 	case err := <-failed:
-		server.Stop()
+		server.Stop(0)
 		return err
 	case <-ctx.Done():
 	}
-	stopped := make(chan struct{})
-	go func() {
-		server.GracefulStop()
-		close(stopped)
-	}()
-	select {
-	case <-stopped:
-	case <-time.After(drainTime):
-		server.Stop() // streams of access logs do not end by themselves
-		<-stopped
+	_ = lis.Close()
+	<-failed
+	server.Stop(drainTime) // streams of access logs do not end by themselves
+	return nil
+}
+
+// answerCall is ShouldRateLimit as it is on the wire.
+func (s *Server) answerCall(ctx context.Context, message, to []byte) ([]byte, error) {
+	var req rlsv3.RateLimitRequest
+	if err := proto.Unmarshal(message, &req); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "request: expected a RateLimitRequest: %v", err)
 	}
-	return <-failed
+	answer, err := s.ShouldRateLimit(ctx, &req)
+	if err != nil {
+		return nil, err
+	}
+	return proto.MarshalOptions{}.MarshalAppend(to, answer)
+}
+
+// takeLogs is StreamAccessLogs as it is on the wire.
+func (s *Server) takeLogs(ctx context.Context, receive func() ([]byte, error)) ([]byte, error) {
+	return nil, s.streamAccessLogs(ctx, func() (*alsv3.StreamAccessLogsMessage, error) {
+		message, err := receive()
+		if err != nil {
+			return nil, err
+		}
+		logs := &alsv3.StreamAccessLogsMessage{}
+		if err := proto.Unmarshal(message, logs); err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "access log: expected a StreamAccessLogsMessage: %v", err)
+		}
+		return logs, nil
+	})
 }

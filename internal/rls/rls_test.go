@@ -93,7 +93,7 @@ func request(descriptors ...*ratelimitv3.RateLimitDescriptor) *rlsv3.RateLimitRe
 
 func (r *rig) ask(descriptors ...*ratelimitv3.RateLimitDescriptor) *rlsv3.RateLimitResponse {
 	r.t.Helper()
-	answer, err := rateLimits{Server: r.Server}.ShouldRateLimit(context.Background(), request(descriptors...))
+	answer, err := r.ShouldRateLimit(context.Background(), request(descriptors...))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -307,7 +307,7 @@ func TestWhatNobodyCountsIsAllowed(t *testing.T) {
 	} {
 		r.expect("unknown form", r.ok(d, d), true)
 	}
-	answer, err := rateLimits{Server: r.Server}.ShouldRateLimit(t.Context(), &rlsv3.RateLimitRequest{Domain: "no/fleet", Descriptors: []*ratelimitv3.RateLimitDescriptor{desc("a=b")}})
+	answer, err := r.ShouldRateLimit(t.Context(), &rlsv3.RateLimitRequest{Domain: "no/fleet", Descriptors: []*ratelimitv3.RateLimitDescriptor{desc("a=b")}})
 	r.expect("unknown fleet", err == nil && answer.OverallCode == rlsv3.RateLimitResponse_OK && len(answer.Statuses) == 1, true)
 	r.expect("unknown fleet", r.metric("evenkeel_rls_ignored_descriptors_total", "reason=unknown_fleet"), 1.0)
 	many := make([]*ratelimitv3.RateLimitDescriptor, 300)
@@ -336,7 +336,7 @@ func TestHits(t *testing.T) {
 		r.expect("more back than taken", r.ok(hits(1<<63, true)), true)
 		r.expect("left", r.saturate(desc("rule=shop/api/all")), 10)
 		time.Sleep(time.Second)
-		answer, err := rateLimits{Server: r.Server}.ShouldRateLimit(t.Context(), &rlsv3.RateLimitRequest{Domain: edge, Descriptors: []*ratelimitv3.RateLimitDescriptor{desc("rule=shop/api/all")}, HitsAddend: 4})
+		answer, err := r.ShouldRateLimit(t.Context(), &rlsv3.RateLimitRequest{Domain: edge, Descriptors: []*ratelimitv3.RateLimitDescriptor{desc("rule=shop/api/all")}, HitsAddend: 4})
 		r.expect("of the request", err == nil && answer.Statuses[0].LimitRemaining == 6, true)
 	})
 }

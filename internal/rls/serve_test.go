@@ -218,7 +218,7 @@ func BenchmarkAnswer(b *testing.B) {
 	req := request(tenant("a", "x"))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := (rateLimits{Server: s}).ShouldRateLimit(b.Context(), req); err != nil {
+		if _, err := s.ShouldRateLimit(b.Context(), req); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -246,7 +246,7 @@ func FuzzShouldRateLimit(f *testing.F) {
 		if proto.Unmarshal(wire, &req) != nil {
 			return
 		}
-		answer, err := rateLimits{Server: s}.ShouldRateLimit(t.Context(), &req)
+		answer, err := s.ShouldRateLimit(t.Context(), &req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,7 +266,7 @@ func FuzzAccessLogs(f *testing.F) {
 		f.Fatal(err)
 	}
 	s.Configure(edge, []*rlsconfig.Rule{streams(2), rate("all", 3, "")}, nil)
-	answer, err := rateLimits{Server: s}.ShouldRateLimit(f.Context(), request(leaseOf("a", "1")))
+	answer, err := s.ShouldRateLimit(f.Context(), request(leaseOf("a", "1")))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -46,14 +46,9 @@ func (h *hit) counts() bool { return !h.variant.shadow }
 
 func (h *hit) refused() bool { return !h.answer.Admitted }
 
-type rateLimits struct {
-	rlsv3.UnimplementedRateLimitServiceServer
-	*Server
-}
-
 // ShouldRateLimit answers for all descriptors of a request. The overall code is OVER_LIMIT if an enforced limit
 // refuses.
-func (s rateLimits) ShouldRateLimit(ctx context.Context, req *rlsv3.RateLimitRequest) (answer *rlsv3.RateLimitResponse, err error) {
+func (s *Server) ShouldRateLimit(ctx context.Context, req *rlsv3.RateLimitRequest) (answer *rlsv3.RateLimitResponse, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			answer, err = nil, s.panicked("ShouldRateLimit", p)
