@@ -49,7 +49,7 @@ var loggedScript string
 type redisStore struct {
 	client   *redis.Client
 	fixed    bool
-	countIn  *redis.Script
+	trips    trips
 	loggedIn *redis.Script
 	circuit  circuit
 	timeout  time.Duration // of a call
@@ -77,10 +77,14 @@ func newRedisStore(opts Options, l *leases, log *slog.Logger) (*redisStore, erro
 	o.PoolTimeout = timeout
 	o.MinIdleConns = 4 // made beside the calls, which have no time to wait for a connection
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	return &redisStore{
-		client: redis.NewClient(o), fixed: opts.FixedWindows, countIn: redis.NewScript(countScript), loggedIn: redis.NewScript(loggedScript),
+	client := redis.NewClient(o)
+	s := &redisStore{
+		client: client, fixed: opts.FixedWindows, loggedIn: redis.NewScript(loggedScript),
+		trips:   trips{client: client, script: redis.NewScript(countScript), time: timeout},
 		circuit: circuit{log: log}, timeout: timeout, ended: &l.ended[endLogged], rebuilt: &l.rebuilt,
-	}, nil
+	}
+	s.trips.report = func(err error) { s.circuit.report(err, time.Now()) }
+	return s, nil
 }
 
 // withoutURL is an error without the URL, which may hold a password.
@@ -161,17 +165,15 @@ func (s *redisStore) count(ctx context.Context, hits []hit, _ int64, take bool) 
 
 // ask runs the script, unless the circuit is open.
 func (s *redisStore) ask(ctx context.Context, keys []string, args []any) ([]int64, error) {
-	now := time.Now()
-	if !s.circuit.allow(now) {
+	if !s.circuit.allow(time.Now()) {
 		return nil, status.Error(codes.Unavailable, "Redis does not answer; it is tried again")
 	}
 	waiting, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	answers, err := s.countIn.Run(waiting, s.client, keys, args...).Int64Slice()
+	answers, err := s.trips.ask(waiting, keys, args)
 	if err != nil && ctx.Err() != nil {
 		return nil, status.FromContextError(ctx.Err()).Err() // the caller's doing, perhaps
 	}
-	s.circuit.report(err, time.Now())
 	if err != nil {
 		return nil, status.Errorf(codes.Unavailable, "Redis: %v", err)
 	}
@@ -201,7 +203,7 @@ func (s *redisStore) logs(ctx context.Context, fleet string, entries []logEntry,
 		})
 	}
 	done, err := load()
-	if redis.HasErrorPrefix(err, "NOSCRIPT") { // nothing of it has run
+	if redis.HasErrorPrefix(err, noScript) { // nothing of it has run
 		if err = s.loggedIn.Load(waiting, s.client).Err(); err == nil {
 			done, err = load()
 		}

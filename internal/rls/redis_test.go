@@ -365,3 +365,47 @@ func TestBadRedisURL(t *testing.T) {
 		}
 	}
 }
+
+// TestTrips has many calls wait for few trips: each gets its own answer, and a Redis that forgot the script is told
+// it again. At the end no trip is under way.
+func TestTrips(t *testing.T) {
+	server := startRedis(t)
+	trips := trips{client: server.client, script: redis.NewScript("return {tonumber(ARGV[1])}"), time: patience, report: func(err error) {
+		if err != nil {
+			t.Errorf("a trip: %v", err)
+		}
+	}}
+	var wait sync.WaitGroup
+	for i := range 500 {
+		if i == 250 {
+			wait.Wait()
+			server.client.ScriptFlush(t.Context())
+		}
+		wait.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if i%5 == 0 {
+				cancel()
+			}
+			answers, err := trips.ask(ctx, nil, []any{i})
+			if i%5 == 0 && err != nil {
+				return // or it was answered before
+			}
+			if err != nil || len(answers) != 1 || answers[0] != int64(i) {
+				t.Errorf("call %d: %v, %v", i, answers, err)
+			}
+		})
+	}
+	wait.Wait()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		trips.mu.Lock()
+		left, waiting := trips.underWay, len(trips.waiting)
+		trips.mu.Unlock()
+		if left == 0 && waiting == 0 {
+			return
+		}
+		if left < 0 || time.Now().After(deadline) {
+			t.Fatalf("%d trips are under way and %d calls wait", left, waiting)
+		}
+	}
+}
