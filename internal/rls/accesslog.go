@@ -66,6 +66,7 @@ type proxyName struct{ fleet, node string }
 type connected struct {
 	proxy
 	streams int
+	here    bool // the store knows that it has streams
 }
 
 // opened is called with the first message of a stream.
@@ -77,7 +78,7 @@ func (p *proxies) opened(name proxyName) *connected {
 	}
 	c := p.known[name]
 	if c == nil {
-		c = &connected{}
+		c = &connected{proxy: proxy{name: name}}
 		p.known[name] = c
 	}
 	c.streams++
@@ -93,15 +94,31 @@ func (p *proxies) closed(name proxyName, c *connected, now time.Time) {
 	}
 }
 
-// sweep forgets who is gone; their leases know by themselves.
-func (p *proxies) sweep(now int64) {
+// whereabouts are the proxies of which there is something to say.
+type whereabouts struct {
+	here []proxyName // have streams: all of them, or those that are new
+	left []proxyName // have none any more
+	lost []proxyName // had none for the time of grace
+}
+
+// sweep forgets who is gone, and says what is new, or all.
+func (p *proxies) sweep(now int64, all bool) (w whereabouts) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, c := range p.known {
-		if lost := c.lost.Load(); lost != 0 && lost <= now {
+		lost := c.lost.Load()
+		switch {
+		case lost == 0 && (all || !c.here):
+			w.here = append(w.here, name)
+		case lost != 0 && lost <= now:
+			w.lost = append(w.lost, name)
 			delete(p.known, name)
+		case lost != 0 && c.here:
+			w.left = append(w.left, name)
 		}
+		c.here = lost == 0
 	}
+	return w
 }
 
 // streamAccessLogs takes the access logs of one worker of an Envoy. An entry of a request that goes on renews its

@@ -56,7 +56,7 @@ func TestAFloodOfKeys(t *testing.T) {
 				}
 			}
 			if tick%100 == 0 {
-				r.sweep(tick/100, time.Now().UnixNano())
+				r.sweep(t.Context(), tick/100, time.Now().UnixNano())
 				if all := int(r.metric("evenkeel_rls_keys")); all > keys+3*shards {
 					t.Fatalf("%d keys are kept, expected %d at most", all, keys)
 				}
@@ -79,7 +79,7 @@ func TestAFloodOfKeys(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		for tick := range sweepEvery {
-			r.sweep(tick, time.Now().UnixNano())
+			r.sweep(t.Context(), tick, time.Now().UnixNano())
 		}
 		r.expect("keys when all is earned back", r.metric("evenkeel_rls_keys"), 0.0)
 	})

@@ -78,8 +78,21 @@ type holder struct {
 
 // proxy is an Envoy that sends access logs.
 type proxy struct {
+	name proxyName
 	// lost is when its leases end, ns since 1970; 0 while it has a stream.
 	lost atomic.Int64
+}
+
+// name is the proxy's, if it is known.
+func (h *holder) name() (name proxyName, ok bool) {
+	if h == nil {
+		return proxyName{}, false
+	}
+	p := h.proxy.Load()
+	if p == nil {
+		return proxyName{}, false
+	}
+	return p.name, true
 }
 
 // ends is when the leases of a holder end for its own sake, 0 if they do not.

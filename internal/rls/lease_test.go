@@ -41,7 +41,7 @@ func (r *rig) log(kind accesslogv3.AccessLogType, id string, metadata *structpb.
 }
 
 // sweepNow does what Run does every second.
-func (r *rig) sweepNow() { r.sweep(0, time.Now().UnixNano()) }
+func (r *rig) sweepNow() { r.sweep(r.t.Context(), 0, time.Now().UnixNano()) }
 
 const (
 	goesOn = accesslogv3.AccessLogType_DownstreamPeriodic

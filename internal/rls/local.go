@@ -17,6 +17,9 @@ type store interface {
 	logs(ctx context.Context, fleet string, entries []logEntry, by *holder, now int64)
 	// held is how many leases there are of a key.
 	held(ctx context.Context, c *counters, entries []*ratelimitv3.RateLimitDescriptor_Entry) (int64, error)
+	// proxies tells where proxies have streams of access logs. The leases of one that is lost end, unless it has streams at
+	// another server.
+	proxies(ctx context.Context, w whereabouts)
 	close()
 }
 
@@ -130,5 +133,8 @@ func (s *local) logs(_ context.Context, fleet string, entries []logEntry, by *ho
 func (s *local) held(_ context.Context, c *counters, entries []*ratelimitv3.RateLimitDescriptor_Entry) (int64, error) {
 	return s.leases.count(place{c, s.hasher.key(entries)}), nil
 }
+
+// proxies is told nothing new: leases know their proxies, and there is no other server.
+func (s *local) proxies(context.Context, whereabouts) {}
 
 func (s *local) close() {}

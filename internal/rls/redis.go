@@ -2,6 +2,7 @@ package rls
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
@@ -36,6 +37,9 @@ var countScript string
 //go:embed redis_logged.lua
 var loggedScript string
 
+//go:embed redis_proxy.lua
+var proxyScript string
+
 // redisStore counts in a Redis, for all replicas that ask it. A request is one script there, and so one round trip,
 // whatever number of limits it has: the clock is Redis's, and no two replicas use the same room. Keys are
 //
@@ -43,6 +47,8 @@ var loggedScript string
 //	evenkeel:<fleet>:<rule>:<values>:leases    the set of leases of one key
 //	evenkeel:<fleet>:held:<id>                 in which sets a request has leases
 //	evenkeel:<fleet>:gone:<id>                 that it is over
+//	evenkeel:<fleet>:proxy:<node>              the set of leases of one Envoy, as far as it is known who has them
+//	evenkeel:<fleet>:at:<node>                 at which servers it has streams of access logs
 //
 // all of which expire when they say nothing any more, and none of which has a version. A Redis that is to be bounded
 // has maxmemory-policy volatile-ttl, which forgets what is over soonest, as the store in memory does.
@@ -51,10 +57,13 @@ type redisStore struct {
 	fixed    bool
 	trips    trips
 	loggedIn *redis.Script
+	proxyIn  *redis.Script
+	server   string // this one's name in Redis
 	circuit  circuit
 	timeout  time.Duration // of a call
 
-	ended, rebuilt *atomic.Uint64
+	ended   *[endReasons]atomic.Uint64
+	rebuilt *atomic.Uint64
 }
 
 // What go-redis logs by itself, a line for each connection that fails, the circuit says once.
@@ -79,9 +88,10 @@ func newRedisStore(opts Options, l *leases, log *slog.Logger) (*redisStore, erro
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	client := redis.NewClient(o)
 	s := &redisStore{
-		client: client, fixed: opts.FixedWindows, loggedIn: redis.NewScript(loggedScript),
+		client: client, fixed: opts.FixedWindows, loggedIn: redis.NewScript(loggedScript), proxyIn: redis.NewScript(proxyScript),
+		server:  rand.Text(),
 		trips:   trips{client: client, script: redis.NewScript(countScript), time: timeout},
-		circuit: circuit{log: log}, timeout: timeout, ended: &l.ended[endLogged], rebuilt: &l.rebuilt,
+		circuit: circuit{log: log}, timeout: timeout, ended: &l.ended, rebuilt: &l.rebuilt,
 	}
 	s.trips.report = func(err error) { s.circuit.report(err, time.Now()) }
 	return s, nil
@@ -101,6 +111,7 @@ func (s *redisStore) count(ctx context.Context, hits []hit, _ int64, take bool) 
 	var keys []string
 	kinds := make([]byte, 0, len(hits))
 	args := []any{flag(take), nil}
+	by := holderOf(ctx)
 	for i := range hits {
 		h := &hits[i]
 		if h.bound.unlimited {
@@ -112,11 +123,11 @@ func (s *redisStore) count(ctx context.Context, hits []hit, _ int64, take bool) 
 		switch {
 		case h.variant.lease && h.negative:
 			kind = 'l'
-			keys = append(keys, leasesKey(c, h.entries), heldKey(c.domain, h.lease), goneKey(c.domain, h.lease))
+			keys = append(keys, leasesKey(c, h.entries), heldKey(c.domain, h.lease), goneKey(c.domain, h.lease), proxyKey(by))
 			args = append(args, h.lease, -1, tombstoneTime.Milliseconds())
 		case h.variant.lease:
 			kind = 'l'
-			keys = append(keys, leasesKey(c, h.entries), heldKey(c.domain, h.lease), goneKey(c.domain, h.lease))
+			keys = append(keys, leasesKey(c, h.entries), heldKey(c.domain, h.lease), goneKey(c.domain, h.lease), proxyKey(by))
 			args = append(args, h.lease, h.bound.concurrency, leaseTime.Milliseconds())
 		case s.fixed:
 			kind = 'w'
@@ -180,7 +191,7 @@ func (s *redisStore) ask(ctx context.Context, keys []string, args []any) ([]int6
 	return answers, nil
 }
 
-func (s *redisStore) logs(ctx context.Context, fleet string, entries []logEntry, _ *holder, _ int64) {
+func (s *redisStore) logs(ctx context.Context, fleet string, entries []logEntry, by *holder, _ int64) {
 	if !s.circuit.allow(time.Now()) {
 		return // leases that nobody ends expire
 	}
@@ -189,7 +200,7 @@ func (s *redisStore) logs(ctx context.Context, fleet string, entries []logEntry,
 	load := func() ([]redis.Cmder, error) {
 		return s.client.Pipelined(waiting, func(p redis.Pipeliner) error {
 			for _, e := range entries {
-				keys := []string{heldKey(fleet, e.request), goneKey(fleet, e.request)}
+				keys := []string{heldKey(fleet, e.request), goneKey(fleet, e.request), proxyKey(by)}
 				for _, t := range e.told {
 					keys = append(keys, leasesKey(t.counters, t.entries))
 				}
@@ -217,9 +228,41 @@ func (s *redisStore) logs(ctx context.Context, fleet string, entries []logEntry,
 			continue
 		}
 		if entries[i].over {
-			s.ended.Add(uint64(n))
+			s.ended[endLogged].Add(uint64(n))
 		} else {
 			s.rebuilt.Add(uint64(n))
+		}
+	}
+}
+
+// maxReleased is how many leases end by one run of a script, which keeps other calls waiting.
+const maxReleased = 500
+
+func (s *redisStore) proxies(ctx context.Context, w whereabouts) {
+	if len(w.here)+len(w.left)+len(w.lost) == 0 {
+		return
+	}
+	waiting, cancel := context.WithTimeout(ctx, logTimeout)
+	defer cancel()
+	say := func(what string, name proxyName) (released, ended int64) {
+		answer, err := s.proxyIn.Run(waiting, s.client, []string{atKey(name), leasesOf(name)}, what, s.server,
+			leaseTime.Milliseconds(), heldKey(name.fleet, ""), maxReleased).Int64Slice()
+		if err != nil || len(answer) != 2 {
+			return 0, 0 // what is not told is not believed for long, and leases that nobody ends expire
+		}
+		return answer[0], answer[1]
+	}
+	for _, name := range w.here {
+		say("here", name)
+	}
+	for _, name := range w.left {
+		say("left", name)
+	}
+	for _, name := range w.lost {
+		for released := int64(maxReleased); released == maxReleased; {
+			var ended int64
+			released, ended = say("lost", name)
+			s.ended[endDisconnected].Add(uint64(ended))
 		}
 	}
 }
@@ -268,6 +311,17 @@ func rateKey(c *counters, entries []*ratelimitv3.RateLimitDescriptor_Entry) stri
 func leasesKey(c *counters, entries []*ratelimitv3.RateLimitDescriptor_Entry) string {
 	return rateKey(c, entries) + ":leases"
 }
+
+// proxyKey names the set of leases of a holder; "" if it is not known which proxy that is.
+func proxyKey(by *holder) string {
+	if name, ok := by.name(); ok {
+		return leasesOf(name)
+	}
+	return ""
+}
+
+func leasesOf(p proxyName) string { return "evenkeel:" + p.fleet + ":proxy:" + url.QueryEscape(p.node) }
+func atKey(p proxyName) string    { return "evenkeel:" + p.fleet + ":at:" + url.QueryEscape(p.node) }
 
 func heldKey(fleet, id string) string { return "evenkeel:" + fleet + ":held:" + id }
 func goneKey(fleet, id string) string { return "evenkeel:" + fleet + ":gone:" + id }

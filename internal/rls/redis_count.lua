@@ -5,7 +5,7 @@
 -- ARGV: 1 to write or 0 to look only; a letter for each descriptor, in capitals if a refusal counts; then for each
 --   g  gcra    step interval tolerance    KEYS: state               all in nanoseconds
 --   w  window  n    most     per          KEYS: state               per in seconds
---   l  lease   id   most     ttl          KEYS: set, index, gone    ttl in milliseconds
+--   l  lease   id   most     ttl          KEYS: set, index, gone, proxy    ttl in milliseconds
 -- with a negative step, n or most for what is given back.
 -- Answers with three for each: 1 if admitted, what remains, microseconds until the reset.
 --
@@ -68,12 +68,14 @@ local function window(key, n, most, per)
   return true, max(0, most - taken), reset
 end
 
-local function lease(set, index, gone, id, most, ttl)
+-- A proxy's set is one more in which its requests hold a lease; its name is empty if it is not known.
+local function lease(set, index, gone, proxy, id, most, ttl)
   most = tonumber(most)
   call('ZREMRANGEBYSCORE', set, '-inf', string.format('%.0f', now))
   if most < 0 then
     if write and call('ZREM', set, id) == 1 then
       call('SREM', index, set)
+      if proxy ~= '' and call('SCARD', index) == 1 and call('SREM', index, proxy) == 1 then call('ZREM', proxy, id) end
       call('SET', gone, '', 'PX', ttl)
     end
     return true, 0, 0
@@ -81,9 +83,13 @@ local function lease(set, index, gone, id, most, ttl)
   local held, has = call('ZCARD', set), call('ZSCORE', set, id)
   if call('EXISTS', gone) == 1 or not has and held >= most then return false, max(0, most - held), 0 end
   if not has then held = held + 1 end
-  takes[#takes + 1] = {'ZADD', set, string.format('%.0f', now + ttl * 1000000), id}
-  takes[#takes + 1] = {'PEXPIRE', set, ttl}
-  takes[#takes + 1] = {'SADD', index, set}
+  local expires = string.format('%.0f', now + ttl * 1000000)
+  for _, of in ipairs(proxy == '' and {set} or {set, proxy}) do
+    takes[#takes + 1] = {'ZADD', of, expires, id}
+    takes[#takes + 1] = {'PEXPIRE', of, ttl}
+    takes[#takes + 1] = {'SADD', index, of}
+  end
+  if proxy ~= '' then takes[#takes + 1] = {'ZREMRANGEBYSCORE', proxy, '-inf', string.format('%.0f', now)} end
   takes[#takes + 1] = {'PEXPIRE', index, ttl}
   return true, max(0, most - held), 0
 end
@@ -99,8 +105,8 @@ for kind in string.gmatch(ARGV[2], '.') do
     admitted, remaining, reset = window(KEYS[k], x, y, z)
     k = k + 1
   else
-    admitted, remaining, reset = lease(KEYS[k], KEYS[k + 1], KEYS[k + 2], x, y, z)
-    k = k + 3
+    admitted, remaining, reset = lease(KEYS[k], KEYS[k + 1], KEYS[k + 2], KEYS[k + 3], x, y, z)
+    k = k + 4
   end
   over = over or not admitted and string.find(kind, '%u') ~= nil
   answers[n + 1], answers[n + 2], answers[n + 3] = admitted and 1 or 0, remaining, ceil(reset / 1000)

@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc/codes"
@@ -68,6 +70,16 @@ func (r *redisServer) start() {
 }
 
 func (r *redisServer) url() string { return fmt.Sprintf("redis://127.0.0.1:%d/0", r.port) }
+
+// members is how many there are of a set.
+func (r *redisServer) members(t *testing.T, name string) int {
+	t.Helper()
+	n, err := r.client.ZCard(t.Context(), name).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(n)
+}
 
 // over makes a Server of ours with rules, whose calls have time: the machine may be busier than a fleet's.
 func (r *redisServer) over(t *testing.T, o Options, rules ...*rlsconfig.Rule) *rig {
@@ -287,6 +299,110 @@ func TestLeasesInRedis(t *testing.T) {
 	two.expect("a rate of that name", ok(two, tenant("streams", "a")), false)
 	one.Configure(edge, []*rlsconfig.Rule{streams(2)}, nil)
 	one.expect("streams again", ok(one, leaseOf("a", "9")), true)
+}
+
+// TestAProxyAtTwoServers has an Envoy that takes leases at two servers and loses its streams of access logs at one of them,
+// then finds it again, and is gone at last.
+func TestAProxyAtTwoServers(t *testing.T) {
+	redis := startRedis(t)
+	a, b := redis.over(t, Options{}, streams(9)), redis.over(t, Options{}, streams(9))
+	name := proxyName{edge, "envoy:1"}
+	const set = "evenkeel:shop/edge:shop/api/streams:header%3AX-Tenant=t:leases"
+	now := time.Now()
+	later := func(d time.Duration, held int) {
+		t.Helper()
+		now = now.Add(d)
+		for _, r := range []*rig{a, b} { // who sweeps first may not matter
+			r.sweep(t.Context(), 1, now.UnixNano())
+		}
+		if n := redis.members(t, set); n != held {
+			t.Errorf("%d leases are held, expected %d", n, held)
+		}
+	}
+	atA, atB := a.proxies.opened(name), b.proxies.opened(name)
+	byA, byB, other := &holder{}, &holder{}, &holder{}
+	byA.proxy.Store(&atA.proxy)
+	byB.proxy.Store(&atB.proxy)
+	other.proxy.Store(&a.proxies.opened(proxyName{edge, "envoy:2"}).proxy)
+	metadata := a.ask(leaseOf("t", "first")).DynamicMetadata // by a connection without a name, and told of later
+	many := make([]*accesslogv3.HTTPAccessLogEntry, 2*maxReleased)
+	for i := range many {
+		many[i] = entry(goesOn, fmt.Sprint("many-", i), metadata)
+	}
+	third := &holder{}
+	third.proxy.Store(&a.proxies.opened(proxyName{edge, "envoy:3"}).proxy)
+	a.store.logs(t.Context(), edge, a.entries(edge, many), third, 0)
+	later(0, len(many)+1)
+	a.proxies.closed(proxyName{edge, "envoy:3"}, a.proxies.known[proxyName{edge, "envoy:3"}], now)
+	later(grace, 1)
+	ended := a.metric("evenkeel_rls_leases_ended_total", "reason=disconnected")
+	a.expect("ended at once", ended, float64(len(many)))
+	for i := range 3 {
+		a.log(goesOn, fmt.Sprint("a-", i), metadata, byA)
+		b.log(goesOn, fmt.Sprint("b-", i), metadata, byB)
+	}
+	b.log(goesOn, "first", metadata, byB)
+	a.log(goesOn, "other", metadata, other)
+	b.log(isOver, "b-2", nil, byB)
+	a.expect("known to be the proxy's", redis.members(t, leasesOf(name)), 6)
+	a.expect("rebuilt", a.metric("evenkeel_rls_leases_rebuilt_total")+b.metric("evenkeel_rls_leases_rebuilt_total"), float64(len(many)+7))
+	later(0, 7)
+	a.proxies.closed(name, atA, now)
+	later(0, 7)
+	later(grace, 7) // it has streams at b
+	a.expect("proxies at a", len(a.proxies.known), 1)
+
+	b.proxies.closed(name, atB, now)
+	later(0, 7)
+	atA = a.proxies.opened(name)
+	later(grace, 7) // it is back, at a
+	a.proxies.closed(name, atA, now)
+	later(grace-time.Second, 7)
+	later(time.Second, 1)
+	a.expect("disconnected", a.metric("evenkeel_rls_leases_ended_total", "reason=disconnected")+b.metric("evenkeel_rls_leases_ended_total", "reason=disconnected")-ended, 6.0)
+	a.expect("known to be the proxy's", redis.members(t, leasesOf(name)), 0)
+	b.log(goesOn, "b-1", metadata, byB) // it was wrong to believe that it is gone
+	later(0, 2)
+	if left := redis.client.Keys(t.Context(), "evenkeel:*:held:*").Val(); len(left) != 2 {
+		t.Errorf("there are %v, expected those of two requests", left)
+	}
+}
+
+// TestAConnectionIsAProxys has leases be the proxy's whose access logs come by the same connection.
+func TestAConnectionIsAProxys(t *testing.T) {
+	redis := startRedis(t)
+	r := redis.over(t, Options{}, streams(9), rate("all", 0, "", concurrent(9)))
+	conn := dial(t, serve(t, r.Server), insecure.NewCredentials())
+	stream, err := alsv3.NewAccessLogServiceClient(conn).StreamAccessLogs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&alsv3.StreamAccessLogsMessage{Identifier: &alsv3.StreamAccessLogsMessage_Identifier{Node: &corev3.Node{Id: "envoy-1", Cluster: edge}}}); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the stream is there", func() bool { return r.streams.Load() == 1 && redis.members(t, atKey(proxyName{edge, "envoy-1"})) == 1 })
+	of := leasesOf(proxyName{edge, "envoy-1"})
+	all := func(id string) *ratelimitv3.RateLimitDescriptor { return desc("rule=shop/api/all", "lease="+id) }
+	ask := func(ds ...*ratelimitv3.RateLimitDescriptor) {
+		t.Helper()
+		if _, err := rlsv3.NewRateLimitServiceClient(conn).ShouldRateLimit(t.Context(), request(ds...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask(leaseOf("a", "1"), all("1"))
+	ask(leaseOf("a", "2"))
+	r.expect("known to be the proxy's", redis.members(t, of), 2)
+	ask(released("a", "2"))
+	r.expect("after the end of one", redis.members(t, of), 1)
+	ask(released("a", "1"))
+	r.expect("after half the end of the other", redis.members(t, of), 1)
+	end := all("1")
+	end.IsNegativeHits = true
+	ask(end)
+	r.expect("after all of it", redis.members(t, of), 0)
+	if left := redis.client.Keys(t.Context(), "evenkeel:*:held:*").Val(); len(left) != 0 {
+		t.Errorf("there are %v", left)
+	}
 }
 
 // TestRedisThatDoesNotAnswer has it die, and hang, and come back.

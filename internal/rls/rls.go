@@ -206,19 +206,22 @@ func (s *Server) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		s.sweep(i, time.Now().UnixNano())
+		s.sweep(ctx, i, time.Now().UnixNano())
 	}
 }
 
 // sweepEvery is in how many ticks all keys are looked at once.
 const sweepEvery = 8
 
+// sayEvery is in how many ticks the store is told of all proxies anew, a third of what it believes it.
+const sayEvery = 10
+
 // sweep forgets keys that are over, a part of them at each tick, and ends leases that are.
-func (s *Server) sweep(tick int, now int64) {
+func (s *Server) sweep(ctx context.Context, tick int, now int64) {
 	for i := range shards {
 		s.leases.sweep(i, now)
 	}
-	s.proxies.sweep(now)
+	s.store.proxies(ctx, s.proxies.sweep(now, tick%sayEvery == 0))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, of := range s.counters {
@@ -259,7 +262,14 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wait sync.WaitGroup
 	wait.Go(func() { s.Run(running) })
-	defer func() { stop(); wait.Wait(); s.store.close() }()
+	defer func() {
+		stop()
+		wait.Wait()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		s.store.proxies(ctx, s.proxies.sweep(time.Now().UnixNano(), false))
+		s.store.close()
+	}()
 
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener{lis}) }()
