@@ -60,14 +60,21 @@ func rules() ([]*rlsconfig.Rule, error) {
 		{allRule, nil, 1_000_000_000},
 		{probedRule, []string{tenantEntry}, probed},
 	} {
-		limit := v1alpha1.Limit{Name: r.id[strings.LastIndexByte(r.id, '/')+1:], Key: r.key, Rate: &v1alpha1.Rate{Requests: r.requests, Per: metav1.Duration{Duration: time.Hour}}}
-		rule, err := rlsconfig.Compile(r.id, v1alpha1.OnErrorAllow, limit)
+		rule, err := compile(r.id, r.key, v1alpha1.Rate{Requests: r.requests, Per: metav1.Duration{Duration: time.Hour}})
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", r.id, err)
+			return nil, err
 		}
 		out = append(out, rule)
 	}
 	return out, nil
+}
+
+func compile(id string, key []string, rate v1alpha1.Rate) (*rlsconfig.Rule, error) {
+	rule, err := rlsconfig.Compile(id, v1alpha1.OnErrorAllow, v1alpha1.Limit{Name: id[strings.LastIndexByte(id, '/')+1:], Key: key, Rate: &rate})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", id, err)
+	}
+	return rule, nil
 }
 
 // descriptor is how an Envoy describes a request by a rule with the key of tenants, or by one without a key.

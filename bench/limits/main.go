@@ -6,11 +6,16 @@
 //
 //	go run ./bench/limits > docs/benchmarks/limits.md
 //	go run ./bench/limits -rounds 1 -for 2s -arms memory,reference
+//	go run ./bench/limits flood > docs/benchmarks/limits-flood.md
+//
+// The flood has an attacker come to our service with a million keys in a minute, and fails if that costs others a part
+// of their limits, or the service more memory than it may have.
 //
 //	who is measured        arms.go, ours.go
 //	asked directly         direct.go
 //	through a real Envoy   envoy.go
 //	what is printed        report.go
+//	the flood              flood.go
 //
 // What does not belong here: whether the counts are right. Before anything is measured each service has to
 // admit exactly what one limit allows, and no more; the rest are tests of package rls.
@@ -43,16 +48,16 @@ type settings struct {
 }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == oursRole {
-		if err := serveOurs(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "limits:", err)
-			os.Exit(1)
-		}
-		return
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	does, args := run, os.Args[1:]
+	if len(args) > 0 {
+		roles := map[string]func(context.Context, []string) error{oursRole: serveOurs, floodedRole: serveFlooded, floodRole: runFlood}
+		if role := roles[args[0]]; role != nil {
+			does, args = role, args[1:]
+		}
+	}
+	if err := does(ctx, args); err != nil {
 		fmt.Fprintln(os.Stderr, "limits:", err)
 		os.Exit(1)
 	}
