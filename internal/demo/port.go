@@ -32,7 +32,7 @@ func FreePort(preferred uint16, addresses ...netip.Addr) (uint16, error) {
 
 // reservable are the ports to choose from: away from those that the system gives itself.
 func reservable() (first, last int) {
-	const lowest = 20000 // below are those that programs are known by
+	const lowest = 24000 // below are those that programs are known by, and those that benchmarks take by number
 	from, to := 32768, 60999
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
 		if _, err := fmt.Sscan(string(text), &from, &to); err != nil {
