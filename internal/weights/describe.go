@@ -23,6 +23,9 @@ func (d Decisions) Describe() string {
 	if d.Strain != "" {
 		fmt.Fprintf(&b, ", strained: %s", d.Strain)
 	}
+	if d.Backlog > 0 {
+		fmt.Fprintf(&b, ", %.1f s of work waiting", d.Backlog.Seconds())
+	}
 	if d.Shed > 0 {
 		fmt.Fprintf(&b, ", %s", d.Shedding)
 	}

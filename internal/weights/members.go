@@ -56,8 +56,10 @@ type EndpointState struct {
 	AsReported bool `json:"asReported,omitempty"`
 	// Ejected: it failed, and has been sent nothing since though its weight asks for some.
 	Ejected bool `json:"ejected,omitempty"`
-	// Suspect is the sign of a deviation that looked like a step, and SuspectTo the end of its window.
-	Suspect   int8      `json:"suspect,omitempty"`
+	// Suspect is the sign of a deviation that looked like a step, SuspectTo the end of its window.
+	Suspect int8 `json:"suspect,omitempty"`
+	// InFlight is one more than the requests in it at the end of the last reading, 0 where that does not say.
+	InFlight  float32   `json:"inFlight,omitempty"`
 	SuspectTo time.Time `json:"suspectTo,omitzero"`
 	// StepTo is the end of the window in which a step was last seen.
 	StepTo time.Time `json:"stepTo,omitzero"`

@@ -44,6 +44,8 @@ type server struct {
 	failing    float64 // part of the requests that fails at once, at no cost
 	hidden     float64 // how many times slower it is than its CPU shows; 0: 1
 	sheds      bool    // requests beyond its capacity fail; else they are not sent
+	queues     bool    // or they wait, and it says how many requests it has
+	stay       float64 // of these, connections that stay
 	ejected    bool    // it is sent nothing
 	metrics    string  // "on", "off", "no-cpu", "no-latency", "no-errors"
 	instance   string
@@ -51,6 +53,9 @@ type server struct {
 	sources    signals.Sources
 	// Per tick, the last windowTicks.
 	done, failed, busy []float64
+	// If it queues: how many wait, and for how long on average those of the last ticks did, in seconds.
+	waiting float64
+	waited  []float64
 }
 
 func (s *server) slowdown() float64 { return max(1, s.hidden) }
@@ -151,7 +156,14 @@ func (p *plant) serve() {
 		}
 		failed := rate * s.failing
 		rate -= failed
-		if most := s.capacity / s.slowdown(); rate > most {
+		most := s.capacity / s.slowdown()
+		if s.queues {
+			before := s.waiting
+			s.waiting = max(0, before+(rate-most)*Tick.Seconds())
+			rate += (before - s.waiting) / Tick.Seconds()
+			s.waited = append(s.waited, (before+s.waiting)/2/most)
+			s.waited = s.waited[max(0, len(s.waited)-windowTicks):]
+		} else if rate > most {
 			if s.sheds {
 				failed += rate - most
 			}
@@ -197,6 +209,13 @@ func (p *plant) readings() []signals.Reading {
 			r.CPU += b / float64(len(s.busy))
 		}
 		serviceTime := s.slowdown() / s.capacity / (1.02 - min(1, r.CPU*s.slowdown()))
+		if s.queues {
+			r.Terms |= signals.TermInFlight
+			r.InFlight = s.stay + s.waiting + s.done[len(s.done)-1]/Tick.Seconds()*serviceTime
+			for _, w := range s.waited {
+				serviceTime += w / float64(len(s.waited))
+			}
+		}
 		r.P50 = time.Duration(serviceTime*float64(time.Second)) * time.Duration(max(1, p.longer))
 		r.P90 = 3 * r.P50
 		switch s.metrics {

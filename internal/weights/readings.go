@@ -128,6 +128,12 @@ func (e *member) take(now time.Time, r *signals.Reading) {
 	if r.Terms.Has(signals.TermRequests) {
 		e.RequestsPerSecond = (r.Done + r.Failed) / r.To.Sub(r.From).Seconds()
 	}
+	e.InFlight = 0
+	if n, ok := reportedIn(r); r.Terms.Has(signals.TermInFlight) {
+		e.InFlight = float32(1 + min(maxRate, r.InFlight))
+	} else if ok && n.All && n.InFlight >= 0 {
+		e.InFlight = float32(1 + min(maxRate, n.InFlight))
+	}
 	if r.Terms.Has(signals.TermLatency) {
 		e.Latency = stamp
 		e.P50, e.P90 = r.P50, r.P90

@@ -28,7 +28,7 @@ type event struct {
 
 var happenings = []string{
 	"slower", "faster", "join", "leave", "replace", "silent", "heard", "no-cpu", "restart", "load",
-	"failing", "hidden", "sheds", "multiplier", "base", "freeze", "unfreeze", "mode", "blend", "strategy", "clock",
+	"failing", "hidden", "sheds", "queues", "multiplier", "base", "freeze", "unfreeze", "mode", "blend", "strategy", "clock",
 	"reports", "claims",
 }
 
@@ -119,6 +119,8 @@ func (e event) apply(p *plant, number int) bool {
 		p.servers[at].hidden = 5 * e.value
 	case "sheds":
 		p.servers[at].sheds = true
+	case "queues":
+		p.servers[at].queues, p.servers[at].stay = true, 1000*max(0, e.value-0.5)
 	case "restart":
 		p.servers[at].instance = fmt.Sprint("process-", number)
 	case "load":

@@ -123,6 +123,8 @@ func (e *EndpointState) check() error {
 		return fmt.Errorf("damped, weight, slowStart: %v, %d, %v: want more than 0", e.Damped, e.Weight, e.SlowStart)
 	case !(e.RequestsPerSecond >= 0 && e.RequestsPerSecond <= maxRate):
 		return fmt.Errorf("requestsPerSecond: %v: want 0 to 1e12", e.RequestsPerSecond)
+	case !(e.InFlight >= 0 && e.InFlight <= 2*maxRate):
+		return fmt.Errorf("inFlight: %v: want 0 to 1e12", e.InFlight)
 	case !(slices.Min(e.CPU[:]) >= 0 && slices.Max(e.CPU[:]) <= maxCPU):
 		return fmt.Errorf("cpu: %v: want 0 to %v", e.CPU, maxCPU)
 	case e.Trim != 0 && !(e.Trim >= health.TrimFloor && e.Trim <= 1):

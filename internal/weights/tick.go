@@ -36,7 +36,7 @@ type stage func(t *tick)
 
 // learning runs in every Step, whatever the strategy: health_score and qps_decay_factor need the
 // capacity under all of them.
-var learning = []stage{estimateCapacity, measurePressure, strain, holdCeiling, trimErrors, forgetStale, renewPrior, sampleReference}
+var learning = []stage{estimateCapacity, measurePressure, holdCeiling, trimErrors, strain, forgetStale, renewPrior, sampleReference}
 
 // damping follows every strategy.
 var damping = []stage{relative, clamp, blend, slew, snap, shed}
@@ -146,7 +146,7 @@ func (t *tick) decisions() Decisions {
 		Service: m.service, At: t.now,
 		Endpoints: make([]Decision, len(m.members)),
 		Publish:   t.push, Cause: t.cause,
-		Frozen: t.frozen, Overload: t.overload, Strain: m.usual.text(), Shed: m.shed.Part, Shedding: m.shed.text(), Rejected: m.rejected,
+		Frozen: t.frozen, Overload: t.overload, Strain: m.usual.text(), Backlog: t.backlog(), Shed: m.shed.Part, Shedding: m.shed.text(), Rejected: m.rejected,
 	}
 	mean := m.meanDamped()
 	reasons := t.reasonsByMember()

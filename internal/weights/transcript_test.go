@@ -63,6 +63,10 @@ func (p *plant) command(words []string) string {
 				s.claims = p.number(v)
 			case "sheds":
 				s.sheds = v == "yes"
+			case "queues":
+				s.queues = v == "yes"
+			case "stay":
+				s.stay = p.number(v)
 			case "metrics":
 				s.metrics = v
 			case "instance":

@@ -119,6 +119,8 @@ type Decisions struct {
 	// Strain is how much longer than usual all endpoints take to answer, and what they can do so; "" if they
 	// do not. It lowers every qps_decay_factor and moves no weight.
 	Strain string
+	// Backlog is how long the endpoints will be busy with requests that piled up in them, 0 if none did.
+	Backlog time.Duration
 	// Rejected counts the readings that were refused since the Machine was made: not finite, negative,
 	// CPU above 1.5, or from the future.
 	Rejected uint64
