@@ -34,6 +34,8 @@ type Service struct {
 	// Ability is what the endpoints can do of what they could, in (0, 1]: their qps_decay_factor, weighted
 	// by their part of the traffic.
 	Ability float64
+	// Backlog is how long the endpoints will be busy with requests that piled up in them.
+	Backlog time.Duration
 	// Ready endpoints, of which Stale have no fresh reading.
 	Ready, Stale int
 	// Why is why Ability is low where no single endpoint is to blame, "" for nothing to add.
@@ -54,9 +56,10 @@ type Metric struct {
 
 // Factor is the state of one limit. The zero Factor has not been stepped.
 type Factor struct {
-	// Value the bound is multiplied by, 0 before the first Step.
+	// Value the bound is multiplied by, 0 before the first Step, and Held what it is without a backlog.
 	Value float64 `json:"value,omitempty"`
-	// Moved is when it last moved.
+	Held  float64 `json:"held,omitempty"`
+	// Moved is when Held last moved.
 	Moved time.Time `json:"moved,omitzero"`
 	// Above and Below are since when a metric has been above Down and below Up, zero if it is not.
 	Above time.Time `json:"above,omitzero"`
@@ -68,7 +71,9 @@ type Factor struct {
 // Decision is what a factor is, and why.
 type Decision struct {
 	Value float64 `json:"value"`
-	// Wanted is what the evidence asks for, within floor and ceil; the Value is on its way there.
+	// Held is what it is without a backlog, and Wanted what the evidence asks for, within floor and ceil: Held
+	// is on its way there.
+	Held   float64 `json:"held"`
 	Wanted float64 `json:"wanted"`
 	// Frozen is why the evidence cannot be trusted and the Value stays, "" if it can.
 	Frozen string `json:"frozen,omitempty"`
@@ -76,41 +81,57 @@ type Decision struct {
 	Why string `json:"why"`
 }
 
-// negligible is less than any step.
-const negligible = 1e-9
+const (
+	// negligible is less than any step.
+	negligible = 1e-9
+	// serveWithin is how long a backlog is that leaves no room for anything new. Less would have the backends idle
+	// until the next reading tells that it is served, more would have new requests wait behind it.
+	serveWithin = time.Second
+	// able is the ability above which a backlog is nobody's loss: it was let in on purpose.
+	able = 0.9
+)
 
 // Step moves the factor by one tick. a is complete (v1alpha1.Limit.WithDefaults).
 //
-//	Value = clamp(nearest multiple of step of what is wanted, floor, ceil)
+//	Held  = clamp(nearest multiple of step of what is wanted, floor, ceil)
+//	Value = clamp(nearest multiple of step of Held * room, floor, Held)      room = max(0, 1 - backlog / 1 s)
 //
-// It falls at once, and rises by one step when hold has passed since it last moved. The first Step takes what
-// is wanted as it is; where that is not known the factor is 1, within floor and ceil.
+// Held falls at once, and rises by one step when hold has passed since it last moved. The first Step takes what
+// is wanted as it is; where that is not known the factor is 1, within floor and ceil. What backends that can do
+// less than they could have piled up takes its room until it is served, and then gives it back at once.
 func (f *Factor) Step(now time.Time, a *v1alpha1.Adapt, e Evidence) Decision {
 	if now.Before(f.Moved) { // the clock was set back
 		f.Moved = now
 	}
 	first := f.Value == 0
-	held := bounded(a, cmp.Or(f.Value, 1))
+	held := bounded(a, cmp.Or(f.Held, f.Value, 1))
 	wanted, why, frozen := f.wanted(now, a, held, e)
 	if frozen != "" {
-		f.move(now, held)
-		return Decision{Value: held, Wanted: held, Frozen: frozen, Why: why}
+		f.move(now, held, 1, a)
+		return Decision{Value: held, Held: held, Wanted: held, Frozen: frozen, Why: why}
 	}
 	wanted = bounded(a, quantised(wanted, *a.Step))
 	switch {
 	case first, wanted < held-negligible:
-		f.move(now, wanted)
+		held = wanted
 	case wanted > held+negligible && now.Sub(f.Moved) >= a.Hold.Duration:
-		f.move(now, min(wanted, bounded(a, quantised(held+*a.Step, *a.Step))))
-	default:
-		f.move(now, held)
+		held = min(wanted, bounded(a, quantised(held+*a.Step, *a.Step)))
 	}
-	return Decision{Value: f.Value, Wanted: wanted, Why: why}
+	room := 1.0
+	if a.By == v1alpha1.AdaptByHealth {
+		room = roomFor(e.Services)
+	}
+	f.move(now, held, room, a)
+	return Decision{Value: f.Value, Held: f.Held, Wanted: wanted, Why: why}
 }
 
-func (f *Factor) move(now time.Time, to float64) {
-	if math.Abs(f.Value-to) > negligible {
-		f.Value, f.Moved = to, now
+func (f *Factor) move(now time.Time, held, room float64, a *v1alpha1.Adapt) {
+	if math.Abs(f.Held-held) > negligible {
+		f.Held, f.Moved = held, now
+	}
+	f.Value = held
+	if room < 1 {
+		f.Value = min(held, bounded(a, quantised(held*room, *a.Step)))
 	}
 }
 
@@ -131,10 +152,45 @@ func (f *Factor) wanted(now time.Time, a *v1alpha1.Adapt, held float64, e Eviden
 	return 0, "", fmt.Sprintf("by: %q is not known here", a.By)
 }
 
-// health is the ability of the services, weighted by their traffic, or where there is none equally. With
-// more than half of the endpoints stale it is not known.
+// byTraffic is the mean of what is said of services that have endpoints, weighted by their traffic, or where
+// there is none equally. It is false where all traffic goes to services that have none.
+func byTraffic(services []Service, of func(*Service) float64) (float64, bool) {
+	traffic := 0.0
+	for i := range services {
+		traffic += services[i].Traffic
+	}
+	sum, weights := 0.0, 0.0
+	for i := range services {
+		s := &services[i]
+		if s.Ready == 0 {
+			continue
+		}
+		w := s.Traffic
+		if traffic == 0 {
+			w = 1
+		}
+		sum += w * of(s)
+		weights += w
+	}
+	return sum / weights, weights > 0
+}
+
+// roomFor is the part of what the services can do that is left for new requests while they serve what piled up.
+func roomFor(services []Service) float64 {
+	room, ok := byTraffic(services, func(s *Service) float64 {
+		if s.Ability > able {
+			return 1
+		}
+		return min(1, max(0, 1-s.Backlog.Seconds()/serveWithin.Seconds()))
+	})
+	if !ok {
+		return 1
+	}
+	return room
+}
+
+// health is the ability of the services by traffic. With more than half of the endpoints stale it is not known.
 func health(services []Service) (factor float64, why, frozen string) {
-	var ability, traffic float64
 	var parts []string
 	ready, stale := 0, 0
 	for _, s := range services {
@@ -143,7 +199,16 @@ func health(services []Service) (factor float64, why, frozen string) {
 		}
 		ready += s.Ready
 		stale += s.Stale
-		traffic += s.Traffic
+		if s.Ready > 0 && len(parts) < 3 {
+			part := fmt.Sprintf("%s can do %.0f%% of what it could", s.Name, 100*s.Ability)
+			if s.Why != "" {
+				part += " (" + s.Why + ")"
+			}
+			if s.Backlog > 0 {
+				part += fmt.Sprintf(" and has %.1f s of it waiting", s.Backlog.Seconds())
+			}
+			parts = append(parts, part)
+		}
 	}
 	switch {
 	case ready == 0:
@@ -151,32 +216,14 @@ func health(services []Service) (factor float64, why, frozen string) {
 	case 2*stale > ready:
 		return 0, "", fmt.Sprintf("%d of %d endpoints have no fresh reading", stale, ready)
 	}
-	weights := 0.0
-	for _, s := range services {
-		if s.Ready == 0 {
-			continue
-		}
-		w := s.Traffic
-		if traffic == 0 {
-			w = 1
-		}
-		ability += w * s.Ability
-		weights += w
-		if len(parts) < 3 {
-			part := fmt.Sprintf("%s can do %.0f%% of what it could", s.Name, 100*s.Ability)
-			if s.Why != "" {
-				part += " (" + s.Why + ")"
-			}
-			parts = append(parts, part)
-		}
-	}
-	if weights == 0 { // all traffic goes to services that have no endpoints
+	ability, ok := byTraffic(services, func(s *Service) float64 { return s.Ability })
+	if !ok {
 		return 0, "", "no endpoint that gets traffic is ready"
 	}
 	if more := len(services) - len(parts); more > 0 {
 		parts = append(parts, fmt.Sprintf("%d more", more))
 	}
-	return ability / weights, strings.Join(parts, ", "), ""
+	return ability, strings.Join(parts, ", "), ""
 }
 
 // metric falls by a step with each answer while the number has been above Down for For, and asks for all
@@ -231,7 +278,10 @@ func (d Decision) Describe() string {
 	switch {
 	case d.Frozen != "":
 		return line + " held: " + d.Frozen
-	case math.Abs(d.Wanted-d.Value) > negligible:
+	case d.Value < d.Held-negligible:
+		line += fmt.Sprintf(" until what piled up is served, then %.2f", d.Held)
+	}
+	if math.Abs(d.Wanted-d.Held) > negligible {
 		line += fmt.Sprintf(" on its way to %.2f", d.Wanted)
 	}
 	return line + ": " + d.Why

@@ -29,7 +29,8 @@ func adaptation(by v1alpha1.AdaptBy) *v1alpha1.Adapt {
 }
 
 // Whatever the evidence: the factor stays within its bounds and on its steps, falls no later than the tick
-// that asks for it, rises by no more than a step and never within hold of a move, and stands while frozen.
+// that asks for it, rises by no more than a step and never within hold of a move, and stands while frozen. A
+// backlog takes from what is in force, and leaves nothing behind.
 func TestFactorsAreBoundedAndDamped(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := adaptation(rapid.SampledFrom([]v1alpha1.AdaptBy{v1alpha1.AdaptByHealth, v1alpha1.AdaptByReplicas, v1alpha1.AdaptByMetric}).Draw(t, "by"))
@@ -50,14 +51,22 @@ func TestFactorsAreBoundedAndDamped(t *testing.T) {
 					Name: fmt.Sprint("s", n), Ready: ready, Stale: rapid.IntRange(0, ready).Draw(t, "stale"),
 					Traffic: rapid.SampledFrom([]float64{0, 1, 1e9}).Draw(t, "traffic"),
 					Ability: rapid.OneOf(rapid.Float64Range(0.1, 1), rapid.Just(math.NaN())).Draw(t, "ability"),
+					Backlog: time.Duration(rapid.SampledFrom([]int64{0, 0, 3e8, 1e9, 1e10}).Draw(t, "backlog")),
 				})
 			}
 			if rapid.Bool().Draw(t, "answered") {
 				metric.At, metric.Value = now, rapid.SampledFrom([]float64{0, 75, 200, math.NaN(), math.Inf(1)}).Draw(t, "metric")
 			}
 			e.Metric = metric
-			before := f.Value
+			before, waits := f.Held, false
 			d := f.Step(now, a, e)
+			for _, s := range e.Services {
+				waits = waits || s.Backlog > 0
+			}
+			if d.Held != f.Held || !(d.Held >= *a.Floor-negligible && d.Held <= *a.Ceil+negligible) ||
+				d.Value > d.Held || d.Value < d.Held && (!waits || a.By != v1alpha1.AdaptByHealth || d.Frozen != "") {
+				t.Fatalf("value %v, held %v (state %v) of %v..%v with %+v", d.Value, d.Held, f.Held, *a.Floor, *a.Ceil, e.Services)
+			}
 			if d.Value != f.Value || !(d.Value >= *a.Floor-negligible && d.Value <= *a.Ceil+negligible) {
 				t.Fatalf("value %v (state %v) outside of %v..%v", d.Value, f.Value, *a.Floor, *a.Ceil)
 			}
@@ -69,14 +78,14 @@ func TestFactorsAreBoundedAndDamped(t *testing.T) {
 				continue
 			}
 			switch {
-			case d.Frozen != "" && d.Value != before:
-				t.Fatalf("%v -> %v while frozen: %s", before, d.Value, d.Frozen)
-			case d.Value > before+negligible && (d.Value > before+*a.Step*1.5+negligible || now.Sub(moved) < a.Hold.Duration):
-				t.Fatalf("%v -> %v, %v after the last move", before, d.Value, now.Sub(moved))
-			case d.Frozen == "" && d.Wanted < d.Value-negligible:
-				t.Fatalf("%v is wanted and it stands at %v", d.Wanted, d.Value)
+			case d.Frozen != "" && d.Held != before:
+				t.Fatalf("%v -> %v while frozen: %s", before, d.Held, d.Frozen)
+			case d.Held > before+negligible && (d.Held > before+*a.Step*1.5+negligible || now.Sub(moved) < a.Hold.Duration):
+				t.Fatalf("%v -> %v, %v after the last move", before, d.Held, now.Sub(moved))
+			case d.Frozen == "" && d.Wanted < d.Held-negligible:
+				t.Fatalf("%v is wanted and it stands at %v", d.Wanted, d.Held)
 			}
-			if d.Value != before {
+			if d.Held != before {
 				moved = now
 			}
 		}
@@ -132,7 +141,7 @@ func TestStateIsAllThereIs(t *testing.T) {
 // TestTranscripts plays testdata/*.txt. The commands:
 //
 //	adapt KEY=VALUE...               by, floor, ceil, step, hold, replicas, down, up, for
-//	service NAME KEY=VALUE...        ready, stale, ability, traffic, unmeasured
+//	service NAME KEY=VALUE...        ready, stale, ability, traffic, backlog
 //	metric VALUE | none | ERROR...   what the server answers from now on
 //	run DURATION                     ticks of 2 s; tells each that moved the factor, and the last
 func TestTranscripts(t *testing.T) {
@@ -191,6 +200,8 @@ func (s *story) command(words []string) string {
 				service.Ability = s.number(v)
 			case "traffic":
 				service.Traffic = s.number(v)
+			case "backlog":
+				service.Backlog = s.duration(v)
 			default:
 				s.t.Fatalf("service: no setting %q", k)
 			}

@@ -153,7 +153,7 @@ func (c *core) backends(now time.Time, f *fleet, rule *rlsconfig.Rule) []adapt.S
 		if weight > 0 {
 			of.Ability /= weight
 		}
-		of.Why = s.decisions.Strain
+		of.Why, of.Backlog = s.decisions.Strain, s.decisions.Backlog
 		out = append(out, of)
 	}
 	return out
