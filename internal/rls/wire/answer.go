@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,8 +30,7 @@ func (c *connection) finish(st *stream, answer []byte, err error, flush bool) {
 		c.write(st.id, false, ":status", "200", "content-type", "application/grpc")
 		st.answer = answer
 		if !c.send(st) {
-			st.answer = bytes.Clone(st.answer)
-			c.waiting = append(c.waiting, st)
+			c.hold(st)
 		}
 	}
 	if flush {
@@ -59,16 +59,49 @@ func (c *connection) send(st *stream) bool {
 	return true
 }
 
-// sendWaiting goes on with answers that wait. It is called with mu.
+// hold keeps an answer until there is a window for it, if there is room. It is called with mu.
+func (c *connection) hold(st *stream) {
+	st.answer = bytes.Clone(st.answer)
+	st.held = len(st.answer) + minAnswer
+	if c.held += st.held; c.held > maxHeld {
+		c.remove(st)
+		_ = c.framer.WriteRSTStream(st.id, http2.ErrCodeEnhanceYourCalm)
+		return
+	}
+	c.wait(st)
+}
+
+// wait has an answer wait for the connection's window, unless it waits for its own: grant sees to that. It is called
+// with mu.
+func (c *connection) wait(st *stream) {
+	if st.waits || c.initial+st.granted <= 0 {
+		return
+	}
+	if len(c.waiting) > 2*len(c.streams) {
+		c.waiting = slices.DeleteFunc(c.waiting, func(st *stream) bool { return c.streams[st.id] != st })
+	}
+	st.waits = true
+	c.waiting = append(c.waiting, st)
+}
+
+// sendHeld goes on with an answer that is held. It is called with mu.
+func (c *connection) sendHeld(st *stream) {
+	if st.held > 0 && !c.send(st) {
+		c.wait(st)
+	}
+}
+
+// sendWaiting goes on with answers that wait for the connection's window. It is called with mu.
 func (c *connection) sendWaiting() {
-	left := c.waiting[:0]
-	for _, st := range c.waiting {
-		if c.streams[st.id] == st && !c.send(st) {
-			left = append(left, st)
+	for len(c.waiting) > 0 && c.window > 0 {
+		st := c.waiting[0]
+		c.waiting[0] = nil
+		c.waiting = c.waiting[1:]
+		st.waits = false
+		if c.streams[st.id] == st {
+			c.sendHeld(st)
 		}
 	}
-	clear(c.waiting[len(left):])
-	c.waiting = left
 }
 
 // trailers end a call; alone they are its whole answer. It is called with mu.
@@ -85,7 +118,7 @@ func (c *connection) trailers(st *stream, s *status.Status, alone bool) {
 	if !st.ended {
 		_ = c.framer.WriteRSTStream(st.id, http2.ErrCodeNo)
 	}
-	delete(c.streams, st.id)
+	c.remove(st)
 }
 
 // write writes names and values of headers. It is called with mu.
@@ -121,19 +154,18 @@ func (c *connection) grant(id uint32, n int64) error {
 		if c.window += n; c.window > math.MaxInt32 {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
-	} else {
-		if id > c.last {
-			return http2.ConnectionError(http2.ErrCodeProtocol)
-		}
-		st := c.streams[id]
-		if st == nil {
-			return nil
-		}
+		c.sendWaiting()
+		return nil
+	}
+	if id > c.last {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	if st := c.streams[id]; st != nil {
 		if st.granted += n; c.initial+st.granted > math.MaxInt32 {
 			return http2.StreamError{StreamID: id, Code: http2.ErrCodeFlowControl}
 		}
+		c.sendHeld(st)
 	}
-	c.sendWaiting()
 	return nil
 }
 
@@ -151,6 +183,9 @@ func (c *connection) settings(f *http2.SettingsFrame) error {
 				return http2.ConnectionError(http2.ErrCodeFlowControl)
 			}
 			c.initial = int64(s.Val)
+			for _, st := range c.streams {
+				c.sendHeld(st)
+			}
 		case http2.SettingHeaderTableSize:
 			c.encoder.SetMaxDynamicTableSizeLimit(s.Val)
 		}
@@ -158,7 +193,6 @@ func (c *connection) settings(f *http2.SettingsFrame) error {
 	}); err != nil {
 		return err
 	}
-	c.sendWaiting()
 	return c.framer.WriteSettingsAck()
 }
 

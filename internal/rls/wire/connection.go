@@ -28,6 +28,8 @@ const (
 	connectionWindow = 1 << 20
 	// maxPartial bounds what is kept of messages of a connection that are not complete.
 	maxPartial = 4 << 20
+	// maxHeld bounds the answers of a connection whose client does not take them; each counts for minAnswer more.
+	maxHeld, minAnswer = 4 << 20, 256
 	// maxHeaders bounds the headers of a call.
 	maxHeaders = 32 << 10
 	// prefix is what comes before a message: whether it is compressed, and its length.
@@ -43,11 +45,10 @@ type connection struct {
 	silent atomic.Int32 // seconds in which nothing came
 	calls  sync.WaitGroup
 
-	framer  *http2.Framer // to read; to write it is under mu
-	last    uint32        // the highest stream so far
-	owed    uint32        // bytes of the connection's window that are not given back yet
-	partial int           // bytes that are kept of messages that are not complete
-	reply   []byte
+	framer *http2.Framer // to read; to write it is under mu
+	last   uint32        // the highest stream so far
+	owed   uint32        // bytes of the connection's window that are not given back yet
+	reply  []byte
 
 	mu      sync.Mutex
 	w       *bufio.Writer // nil before the handshake is over
@@ -55,7 +56,9 @@ type connection struct {
 	block   bytes.Buffer       // what the encoder made
 	streams map[uint32]*stream // open ones; nil at the end
 	running int                // calls in goroutines, which may outlive their streams
-	waiting []*stream          // whose answers wait for a window, in turn
+	partial int                // bytes kept of messages that are not complete
+	held    int                // bytes kept of answers, which wait for a window
+	waiting []*stream          // those that wait for the connection's, in turn; some may be over
 	window  int64              // what the client takes of all streams
 	initial int64              // what it takes of a new one
 }
@@ -70,8 +73,11 @@ type stream struct {
 
 	// under connection.mu
 	ended   bool   // the client has said all
+	partial int    // its part of connection.partial
 	granted int64  // what the client takes more, or less, than the initial window
 	answer  []byte // what waits for a window
+	held    int    // its part of connection.held
+	waits   bool   // is in connection.waiting
 }
 
 // start makes a connection ready to run.
@@ -206,21 +212,41 @@ func (c *connection) stream(id uint32) *stream {
 
 // drop forgets a call that nobody waits for.
 func (c *connection) drop(st *stream, why error) {
-	c.keep(st, nil)
+	st.part = nil
 	c.mu.Lock()
-	delete(c.streams, st.id)
+	c.remove(st)
 	c.mu.Unlock()
 	st.end(why)
 }
 
-// keep keeps what there is of a message.
-func (c *connection) keep(st *stream, part []byte) {
-	c.partial += len(part) - len(st.part)
-	if len(part) == 0 {
-		st.part = nil
+// remove forgets a stream, and what was kept of it. It is called with mu.
+func (c *connection) remove(st *stream) {
+	delete(c.streams, st.id)
+	c.partial -= st.partial
+	c.held -= st.held
+	st.partial, st.held = 0, 0
+}
+
+// keep keeps the rest of a message, or nothing.
+func (c *connection) keep(st *stream, rest []byte) {
+	if len(st.part) == 0 {
 		return
 	}
-	st.part = append(st.part[:0], part...)
+	if st.part = append(st.part[:0], rest...); len(rest) == 0 {
+		st.part = nil
+	}
+	c.kept(st)
+}
+
+// kept counts what is kept of a message, and says whether there is room for it.
+func (c *connection) kept(st *stream) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.streams[st.id] == st {
+		c.partial += len(st.part) - st.partial
+		st.partial = len(st.part)
+	}
+	return c.partial <= maxPartial
 }
 
 // headers begins a call, or ends what its client says.
@@ -323,26 +349,14 @@ func (c *connection) data(f *http2.DataFrame) error {
 
 // keepMore keeps a part of a message behind those that are kept.
 func (c *connection) keepMore(st *stream, data []byte) error {
-	c.partial += len(data)
 	st.part = append(st.part, data...)
-	switch {
+	switch room := c.kept(st); {
 	case len(st.part) > prefix+c.server.opts.MaxMessage:
 		return tooLong(c.server.opts.MaxMessage)
-	case c.partial > maxPartial && c.count() > maxPartial:
+	case !room:
 		return status.Errorf(codes.ResourceExhausted, "messages that are not complete: expected %d bytes in a connection at most", maxPartial)
 	}
 	return nil
-}
-
-// count counts anew what is kept: calls that ended by themselves left theirs.
-func (c *connection) count() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.partial = 0
-	for _, st := range c.streams {
-		c.partial += len(st.part)
-	}
-	return c.partial
 }
 
 func tooLong(most int) error {

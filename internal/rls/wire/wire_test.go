@@ -142,7 +142,7 @@ func TestCalls(t *testing.T) {
 	for worker := range 8 {
 		wait.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(worker), 1))
-			for range 60 {
+			for range 25 {
 				message := make([]byte, []int{0, 1, 100, 16 << 10, 100 << 10, 400 << 10}[random.IntN(6)])
 				for i := range message {
 					message[i] = byte(random.Uint32())
@@ -308,6 +308,16 @@ func (p *puppet) headers(id uint32, method string, last bool, more ...string) {
 	}
 }
 
+// beside does something again and again while the test reads, until it fails or the test ends.
+func (p *puppet) beside(does func(i uint32) error) {
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for i := uint32(0); does(i) == nil; i++ {
+		}
+	})
+	p.t.Cleanup(func() { p.conn.Close(); wait.Wait() })
+}
+
 // read is the next frame, nil when the connection is over.
 func (p *puppet) read() http2.Frame {
 	f, err := p.framer.ReadFrame()
@@ -414,15 +424,14 @@ func TestMisuse(t *testing.T) {
 // TestMessagesThatNeverEnd has a connection fill with parts of messages: calls are refused, not all of it kept.
 func TestMessagesThatNeverEnd(t *testing.T) {
 	p := newPuppet(t, &service{})
-	go func() {
-		for i := range uint32(50) {
-			p.headers(2*i+1, echo, false)
-			_ = p.framer.WriteData(2*i+1, false, message(1 << 19)[:prefix])
-			for range 10 {
-				_ = p.framer.WriteData(2*i+1, false, make([]byte, 10_000))
-			}
+	p.beside(func(i uint32) error {
+		p.headers(2*i+1, echo, false)
+		_ = p.framer.WriteData(2*i+1, false, message(1 << 19)[:prefix])
+		for range 9 {
+			_ = p.framer.WriteData(2*i+1, false, make([]byte, 10_000))
 		}
-	}()
+		return p.framer.WriteData(2*i+1, false, make([]byte, 10_000))
+	})
 	refused := p.until(func(f http2.Frame) bool {
 		h, ok := f.(*http2.HeadersFrame)
 		return ok && h.StreamEnded()
@@ -461,6 +470,31 @@ func TestAnswersWaitForWindows(t *testing.T) {
 	}
 	if got[1] != prefix+length || got[5] != prefix+length || got[3] != 10 {
 		t.Errorf("got %v", got)
+	}
+}
+
+// TestAnswersThatNobodyTakes has a client without a window call for more than is kept, and give calls up.
+func TestAnswersThatNobodyTakes(t *testing.T) {
+	p := newPuppet(t, &service{})
+	_ = p.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	p.beside(func(i uint32) (err error) {
+		p.headers(2*i+1, echo, false)
+		for left := message(100_000); len(left) > 0; left = left[min(len(left), 10_000):] {
+			err = p.framer.WriteData(2*i+1, len(left) <= 10_000, left[:min(len(left), 10_000)])
+		}
+		if i < 60 {
+			_ = p.framer.WriteRSTStream(2*i+1, http2.ErrCodeCancel)
+		}
+		return err
+	})
+	if !p.until(func(f http2.Frame) bool {
+		r, ok := f.(*http2.RSTStreamFrame)
+		if ok && r.StreamID < 2*60 {
+			t.Errorf("call %d was given up, and is refused", r.StreamID)
+		}
+		return ok && r.ErrCode == http2.ErrCodeEnhanceYourCalm
+	}) {
+		t.Error("the connection ended, expected a call to")
 	}
 }
 
