@@ -177,11 +177,11 @@ func (c *connection) settings(f *http2.SettingsFrame) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := f.ForeachSetting(func(s http2.Setting) error {
+		if err := s.Valid(); err != nil {
+			return err
+		}
 		switch s.ID {
 		case http2.SettingInitialWindowSize:
-			if s.Val > math.MaxInt32 {
-				return http2.ConnectionError(http2.ErrCodeFlowControl)
-			}
 			c.initial = int64(s.Val)
 			for _, st := range c.streams {
 				c.sendHeld(st)

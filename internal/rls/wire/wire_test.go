@@ -361,6 +361,7 @@ func TestMisuse(t *testing.T) {
 		"a setting that is too wide": {func(p *puppet) {
 			_ = p.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 31})
 		}, http2.ErrCodeFlowControl},
+		"frames that are too short": {func(p *puppet) { _ = p.framer.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1}) }, http2.ErrCodeProtocol},
 		"no headers":                {func(p *puppet) { _ = p.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true}) }, 0},
 		"a header that is too long": {func(p *puppet) { p.headers(1, echo, false, "x", strings.Repeat("x", 40_000)) }, http2.ErrCodeCompression},
 		"headers that are too long": {func(p *puppet) {
