@@ -42,7 +42,8 @@ const (
 // service is what the tests call.
 type service struct {
 	release chan struct{}
-	gone    atomic.Int64 // calls of waits whose clients did not wait
+	came    atomic.Int64 // calls of waits
+	gone    atomic.Int64 // those of them whose clients did not wait
 	refused atomic.Int64
 	taken   atomic.Int64  // messages of sum
 	slow    chan struct{} // if not nil, sum takes a message for each
@@ -55,6 +56,7 @@ func (s *service) options() Options {
 				return append(answer, message...), nil
 			}},
 			waits: {Waits: true, Answer: func(ctx context.Context, message, answer []byte) ([]byte, error) {
+				s.came.Add(1)
 				select {
 				case <-s.release:
 					return append(answer, message...), nil
@@ -236,10 +238,11 @@ func TestClientsThatDoNotWait(t *testing.T) {
 	if err := stream.SendMsg(wrapperspb.Bytes(nil)); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the upload is there", func() bool { return s.taken.Load() == 1 })
+	until(t, "all are there", func() bool { return s.taken.Load() == 1 && s.came.Load() == 40 })
 	leave()
-	until(t, "calls know", func() bool { return s.gone.Load() > 0 })
+	until(t, "calls know that they are given up", func() bool { return s.gone.Load() == 20 })
 	other.Close()
+	until(t, "calls know that their connection is", func() bool { return s.gone.Load() == 40 })
 	until(t, "all calls are over", func() bool {
 		done := make(chan struct{})
 		go func() { wait.Wait(); close(done) }()
