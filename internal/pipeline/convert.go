@@ -3,8 +3,8 @@ package pipeline
 import (
 	"cmp"
 	"iter"
-	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"evenkeel.io/controlplane/api/v1alpha1"
@@ -110,12 +110,23 @@ func fraction(p *v1alpha1.Percent) float64 {
 	return f
 }
 
+// withPolicy are the services of which anything is read, by name. The others, which may be all, are not even sorted:
+// this is asked at every change of an endpoint.
+func withPolicy(c *catalog.Catalog) (all []*catalog.Service) {
+	for _, s := range c.Services {
+		if s.HasPolicy {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b *catalog.Service) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
 // scrapeSpecs are the scrape targets of all services: the endpoints of one Pod share one. A Pod behind
 // two services is named twice, with what each service's policy reads of it.
 func scrapeSpecs(c *catalog.Catalog) []scrape.Spec {
 	var out []scrape.Spec
-	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
-		s := c.Services[name]
+	for _, s := range withPolicy(c) {
 		of := map[string]int{} // index in out by owner and URL
 		for _, e := range s.Endpoints {
 			if e.ScrapeURL == "" {
@@ -140,12 +151,11 @@ func scrapeSpecs(c *catalog.Catalog) []scrape.Spec {
 // prometheusSpecs are the services whose readings a Prometheus server has.
 func prometheusSpecs(c *catalog.Catalog) []promapi.Spec {
 	var out []promapi.Spec
-	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
-		s := c.Services[name]
-		if !s.HasPolicy || s.Policy.Signals.Prometheus == nil || len(s.Endpoints) == 0 {
+	for _, s := range withPolicy(c) {
+		if s.Policy.Signals.Prometheus == nil || len(s.Endpoints) == 0 {
 			continue
 		}
-		spec := promapi.Spec{Service: name, Prometheus: *s.Policy.Signals.Prometheus, Window: window(s.Policy)}
+		spec := promapi.Spec{Service: s.Name, Prometheus: *s.Policy.Signals.Prometheus, Window: window(s.Policy)}
 		for _, e := range s.Endpoints {
 			spec.Endpoints = append(spec.Endpoints, promapi.Endpoint{
 				Address: e.Address, Pod: e.Pod, Instance: e.Instance, CPULimit: e.CPULimit,
@@ -159,14 +169,13 @@ func prometheusSpecs(c *catalog.Catalog) []promapi.Spec {
 // reportSpecs are the services whose load Envoys are to report.
 func reportSpecs(c *catalog.Catalog) []lrs.Spec {
 	var out []lrs.Spec
-	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
-		s := c.Services[name]
-		if !s.HasPolicy || !*s.Policy.Signals.LoadReports || len(s.Endpoints) == 0 {
+	for _, s := range withPolicy(c) {
+		if !*s.Policy.Signals.LoadReports || len(s.Endpoints) == 0 {
 			continue
 		}
-		spec := lrs.Spec{Service: name, Fleets: edsOnlyKeys(s)}
+		spec := lrs.Spec{Service: s.Name, Fleets: edsOnlyKeys(s)}
 		for fleet, f := range c.Fleets {
-			if _, routed := slices.BinarySearch(f.Services, name); routed {
+			if _, routed := slices.BinarySearch(f.Services, s.Name); routed {
 				spec.Fleets = append(spec.Fleets, fleet)
 			}
 		}

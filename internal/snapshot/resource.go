@@ -3,6 +3,7 @@ package snapshot
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
@@ -136,7 +137,9 @@ func (s *Sum) Add(name, version string) { *s = s.plus(sumOf(name, version)) }
 
 // String is the version. Never "", which a client that has nothing sends: it would be taken to be up to
 // date.
-func (s Sum) String() string { return fmt.Sprintf("%016x%016x", s[0], s[1]) }
+func (s Sum) String() string {
+	return hex.EncodeToString(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, s[0]), s[1]))
+}
 
 func (s Sum) plus(o Sum) Sum  { return Sum{s[0] + o[0], s[1] + o[1]} }
 func (s Sum) minus(o Sum) Sum { return Sum{s[0] - o[0], s[1] - o[1]} }

@@ -298,11 +298,10 @@ func (s *adsStream) proxy(exists bool) (Proxy, bool) {
 	served, quarantined := s.served(), s.registry.cacheOf(s.facts).Quarantined(s.facts.fleet)
 	for _, t := range translate.Types {
 		st := s.session.Status(t, served)
-		p.Types[t] = TypeState{
+		state := TypeState{
 			State: states[st.State], Version: st.Accepted, SentVersion: st.Sent, SentAt: st.SentAt, AckedAt: st.AcceptedAt,
 			Sent: st.Counts.Sent, Acked: st.Counts.Acked, Nacked: st.Counts.Nacked,
 		}
-		state := p.Types[t]
 		switch {
 		case !exists:
 			state.State = NoFleet
