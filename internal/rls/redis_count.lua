@@ -23,10 +23,14 @@ local over, states, takes, answers = false, {}, {}, {}
 -- expiry is how long a state is kept, in milliseconds.
 local function expiry(tat) return ceil(((floor(tat / block) + 1) * block - now) / 1000000) end
 
-local function gcra(key, step, interval, tolerance)
-  step, interval, tolerance = tonumber(step), tonumber(interval), tonumber(tolerance)
+-- whole is a number as text. Redis writes those with a few digits by itself, and sooner; more become fractions.
+local function whole(n) return n < 1e15 and n or string.format('%.0f', n) end
+
+local function gcra(key, by, interval, tolerance)
+  local step = tonumber(by)
+  interval, tolerance = tonumber(interval), tonumber(tolerance)
   if step < 0 then
-    if write and tonumber(call('GET', key) or 0) > now then call('INCRBY', key, step) end
+    if write and (tonumber(call('GET', key) or 0) or 0) > now then call('INCRBY', key, by) end
     return true, 0, 0
   end
   local kept = states[key] or tonumber(call('GET', key) or nil)
@@ -40,9 +44,9 @@ local function gcra(key, step, interval, tolerance)
   if step > 0 then
     states[key] = tat
     if not kept then
-      takes[#takes + 1] = {'SET', key, string.format('%.0f', tat), 'PX', expiry(tat)}
+      takes[#takes + 1] = {'SET', key, whole(tat), 'PX', expiry(tat)}
     else
-      takes[#takes + 1] = {'INCRBY', key, tat - kept}
+      takes[#takes + 1] = {'INCRBY', key, whole(tat - kept)}
       if floor(tat / block) > floor(kept / block) then takes[#takes + 1] = {'PEXPIRE', key, expiry(tat)} end
     end
   end

@@ -104,7 +104,7 @@ func TestRedisDecidesAsMemoryDoes(t *testing.T) {
 			}
 		}
 		rules := []*rlsconfig.Rule{rate("a", 5, "header:X-Tenant", daily, vip), rate("b", 8, "", daily, burst(12)), rate("c", 4, "", daily, shadow),
-			rate("streams", 0, "header:X-Tenant", concurrent(3))}
+			rate("years", 10, "", per(10*365*24*time.Hour)), rate("streams", 0, "header:X-Tenant", concurrent(3))}
 		here := newRigWith(t, Options{FixedWindows: fixed}, rules...)
 		there := redis.over(t, Options{FixedWindows: fixed}, rules...)
 		rapid.Check(t, func(rt *rapid.T) {
@@ -122,6 +122,7 @@ func TestRedisDecidesAsMemoryDoes(t *testing.T) {
 						},
 						func() *ratelimitv3.RateLimitDescriptor { return desc("rule=shop/api/b") },
 						func() *ratelimitv3.RateLimitDescriptor { return desc("rule=shop/api/c") },
+						func() *ratelimitv3.RateLimitDescriptor { return desc("rule=shop/api/years") },
 						func() *ratelimitv3.RateLimitDescriptor {
 							return leaseOf("x", fmt.Sprint(rapid.IntRange(0, 6).Draw(rt, "id")))
 						},
