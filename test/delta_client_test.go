@@ -98,6 +98,12 @@ func (c *deltaClient) subscribeAll(cluster, routes string) {
 }
 
 func (c *deltaClient) take(resp *discoveryv3.DeltaDiscoveryResponse) {
+	c.know(resp)
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce()})
+}
+
+// know remembers what a response brought.
+func (c *deltaClient) know(resp *discoveryv3.DeltaDiscoveryResponse) {
 	known := c.versions[resp.GetTypeUrl()]
 	if known == nil {
 		known = map[string]string{}
@@ -109,7 +115,6 @@ func (c *deltaClient) take(resp *discoveryv3.DeltaDiscoveryResponse) {
 	for _, name := range resp.GetRemovedResources() {
 		delete(known, name)
 	}
-	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce()})
 }
 
 // next is the next response of a type; others are acknowledged meanwhile.
@@ -128,6 +133,14 @@ func (c *deltaClient) next(url string) *discoveryv3.DeltaDiscoveryResponse {
 	}
 }
 
+// until takes what comes until it has a resource in a version.
+func (c *deltaClient) until(url, name, version string) {
+	c.t.Helper()
+	for c.versions[url][name] != version {
+		c.take(c.next(url))
+	}
+}
+
 // refuse refuses a response.
 func (c *deltaClient) refuse(resp *discoveryv3.DeltaDiscoveryResponse) {
 	c.send(&discoveryv3.DeltaDiscoveryRequest{
@@ -138,7 +151,9 @@ func (c *deltaClient) refuse(resp *discoveryv3.DeltaDiscoveryResponse) {
 // reconnect opens a new stream, telling the versions that it has.
 func (c *deltaClient) reconnect() {
 	c.t.Helper()
-	for c.drain(0).messages > 0 { // what came before the connection broke
+	c.disconnect()
+	for len(c.received) > 0 { // what came before the connection broke
+		c.know(<-c.received)
 	}
 	c.connect()
 }
@@ -160,9 +175,7 @@ func (c *deltaClient) drain(during time.Duration) arrived {
 			for _, r := range resp.GetResources() {
 				a.names = append(a.names, r.GetName())
 			}
-			if during > 0 {
-				c.take(resp)
-			}
+			c.take(resp)
 		case <-end:
 			return a
 		}

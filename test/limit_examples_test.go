@@ -11,13 +11,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"evenkeel.io/controlplane/internal/demo"
+	"evenkeel.io/controlplane/internal/limittest"
 )
 
 // window is for how long a row of TestLimitExamples asks; minute is what stands for a minute in it.
@@ -157,7 +157,7 @@ type row struct {
 	offered float64 // requests/s; 0: 220
 	// answeredBy says that only what that backend answers, and what is refused, is of this row; 0: all is.
 	answeredBy int
-	admits     quota
+	admits     limittest.Quota
 	// refusal and body are what a refused request is answered with.
 	refusal http.Header
 	body    string
@@ -171,37 +171,10 @@ func with(pairs ...string) http.Header {
 	return h
 }
 
-// quota is a rate with a burst.
-type quota struct {
-	requests float64
-	per      time.Duration
-	burst    float64
-}
+var everything, nothing = limittest.Quota{Per: time.Second, Burst: math.Inf(1)}, limittest.Quota{Per: time.Second}
 
-var everything, nothing = quota{0, time.Second, math.Inf(1)}, quota{0, time.Second, 0}
-
-func rate(requests float64, per time.Duration, burst float64) quota {
-	return quota{requests, per, burst}
-}
-
-// limited says whether it lets some through and not others.
-func (q quota) limited() bool { return q.requests > 0 }
-
-// of is how many requests it lets through that come at these times. While it is never full again, which is what
-// happens on a machine that asks as fast as it is told to, that is the burst and the rate times the time.
-func (q quota) of(times []time.Time) (admitted float64) {
-	slices.SortFunc(times, time.Time.Compare)
-	tokens := q.burst
-	for i, at := range times {
-		if i > 0 {
-			tokens = min(q.burst, tokens+q.requests*at.Sub(times[i-1]).Seconds()/q.per.Seconds())
-		}
-		if tokens >= 1 {
-			tokens--
-			admitted++
-		}
-	}
-	return admitted
+func rate(requests float64, per time.Duration, burst float64) limittest.Quota {
+	return limittest.Quota{Requests: requests, Per: per, Burst: burst}
 }
 
 // judge sends the requests of a row for a window and compares what was let through: with what of them would be
@@ -210,7 +183,7 @@ func (r *rig) judge(row row) {
 	r.t.Helper()
 	row.offered = cmp.Or(row.offered, 220)
 	c := r.flood(row)
-	got, ifSent, ifAnswered := float64(c.admitted), row.admits.of(c.sent), row.admits.of(c.answered)
+	got, ifSent, ifAnswered := float64(c.admitted), row.admits.Admits(c.sent), row.admits.Admits(c.answered)
 	least, most := min(ifSent, ifAnswered), max(ifSent, ifAnswered)
 	say := r.t.Logf
 	if got < least-max(1.5, 0.02*least) || got > most+max(1.5, 0.02*most) {
@@ -218,7 +191,7 @@ func (r *rig) judge(row row) {
 	}
 	q := row.admits
 	say("%s: %v of %d requests in %.2fs were let through, want %v to %v (%v + %v per %v makes %.1f); answers %v", row.name, got,
-		len(c.sent), c.took.Seconds(), least, most, q.burst, q.requests, q.per, q.burst+q.requests*c.took.Seconds()/q.per.Seconds(), c.statuses)
+		len(c.sent), c.took.Seconds(), least, most, q.Burst, q.Requests, q.Per, q.Burst+q.Requests*c.took.Seconds()/q.Per.Seconds(), c.statuses)
 	if (c.refused == nil) != (q == everything) {
 		r.t.Errorf("%s: refused is %v", row.name, c.refused)
 	}
@@ -296,7 +269,7 @@ func (r *rig) flood(row row) counted {
 				if !ok && c.refused == nil {
 					c.refused, c.refusedBody = resp, string(body)
 				}
-				over = answered.Sub(began) > window && (!row.admits.limited() || c.refused != nil) || answered.Sub(began) > 5*window
+				over = answered.Sub(began) > window && (row.admits.Requests == 0 || c.refused != nil) || answered.Sub(began) > 5*window
 				mu.Unlock()
 			}
 		})

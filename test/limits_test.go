@@ -85,7 +85,7 @@ func TestALimitFollowsItsFile(t *testing.T) {
 	r.write("route.yaml", route(toCart))
 	r.write("slice.yaml", r.slice("", 0, 1))
 	r.limited("Deny", fmt.Sprintf(perTenant, 10))
-	r.start()
+	r.start("--rls-timeout", "2s") // what is asked for is counted
 	r.startEnvoy("shop/edge")
 	r.eventually("the limit is in force", func() error { return r.limitIs("10", "first") })
 	r.admits(15, 10, "a", "a tenant with 10")

@@ -59,6 +59,19 @@ func (r *rig) assignments() map[string]any {
 	return view
 }
 
+// assignmentVersion is the version in which the fleet is served the endpoints of a cluster.
+func (r *rig) assignmentVersion(cluster string) string {
+	r.t.Helper()
+	var view admin.ResourcesView
+	if err := demo.GetJSON(r.t.Context(), r.adminURL("/snapshots/shop/edge/eds?name="+cluster), &view); err != nil {
+		r.t.Fatal(err)
+	}
+	if len(view.Resources) != 1 {
+		r.t.Fatalf("%d assignments of %s", len(view.Resources), cluster)
+	}
+	return view.Resources[0].Version
+}
+
 // follows names the replica that r follows, "" if it leads.
 func (r *rig) follows() (string, error) {
 	var view admin.ReadyView
@@ -180,8 +193,7 @@ func TestReplicas(t *testing.T) {
 		return nil
 	})
 	a.eventually("both serve the same", same)
-	for client.drain(0).messages > 0 {
-	}
+	client.until(resource.EndpointType, "shop/cart:80", a.assignmentVersion("shop/cart:80"))
 	client.address = loopback(a.ports.xds)
 	client.connect()
 	if moved := client.drain(3 * time.Second); moved.bodies != 0 {

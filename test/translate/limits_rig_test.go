@@ -103,7 +103,15 @@ func realService(t *testing.T, hosts []catalog.VirtualHost) string {
 		t.Fatal(err)
 	}
 	s.Configure(fleetName, rulesOf(hosts), nil)
-	return serveGRPC(t, func(g *grpc.Server) { s.Register(g) })
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, lis) }()
+	t.Cleanup(func() { stop(); <-done })
+	return lis.Addr().String()
 }
 
 func serveGRPC(t *testing.T, register func(*grpc.Server)) string {
