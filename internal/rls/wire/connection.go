@@ -351,7 +351,7 @@ func (c *connection) data(f *http2.DataFrame) error {
 func (c *connection) keepMore(st *stream, data []byte) error {
 	st.part = append(st.part, data...)
 	switch room := c.kept(st); {
-	case len(st.part) > prefix+c.server.opts.MaxMessage:
+	case len(st.part) > prefix+c.server.opts.MaxMessage+bufferSize: // what follows a message may be the next one
 		return tooLong(c.server.opts.MaxMessage)
 	case !room:
 		return status.Errorf(codes.ResourceExhausted, "messages that are not complete: expected %d bytes in a connection at most", maxPartial)

@@ -220,6 +220,35 @@ func TestUploads(t *testing.T) {
 	}
 }
 
+// TestMessagesInAnyPieces has the longest message of an upload end in the frame that begins the next.
+func TestMessagesInAnyPieces(t *testing.T) {
+	s := &service{}
+	p := newPuppet(t, s)
+	longest := message(s.options().MaxMessage)
+	p.headers(1, sum, false)
+	p.beside(func(i uint32) error {
+		if i > 0 {
+			return io.EOF
+		}
+		for left := slices.Concat(longest, message(7)); len(left) > 0; left = left[min(len(left), 16_001):] {
+			if err := p.framer.WriteData(1, len(left) <= 16_001, left[:min(len(left), 16_001)]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	var answer []byte
+	p.until(func(f http2.Frame) bool {
+		if d, ok := f.(*http2.DataFrame); ok {
+			answer = slices.Clone(d.Data())
+		}
+		return answer != nil
+	})
+	if want := wire(wrapperspb.UInt64(uint64(len(longest)-prefix+7))); !bytes.Equal(answer, append(message(len(want))[:prefix], want...)) {
+		t.Errorf("the answer is %v, expected %v after its prefix", answer, want)
+	}
+}
+
 // TestClientsThatDoNotWait has calls given up, one by one and with their connection.
 func TestClientsThatDoNotWait(t *testing.T) {
 	s := &service{release: make(chan struct{})}
