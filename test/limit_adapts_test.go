@@ -20,6 +20,10 @@ const (
 	overload  = 1.2 // of what they can do at half their speed
 
 	step = 0.05 // of the example
+
+	// learned is how long to wait until it is known what is usual, which a backlog is told by, and a loss that no
+	// CPU shows.
+	learned = 70 * time.Second
 )
 
 // The example's hold is 10 s.
@@ -38,12 +42,9 @@ func TestALimitFollowsItsBackends(t *testing.T) {
 	for _, loss := range []struct {
 		name string
 		to   func(b *demo.Backend, part float64) error
-		// learned is how long to wait until it is known what is usual, which a backlog is told by, and a loss that
-		// no CPU shows.
-		learned time.Duration
 	}{
-		{"shown by CPU", (*demo.Backend).SetSpeed, 40 * time.Second},
-		{"hidden", func(b *demo.Backend, part float64) error { return b.SetHiddenSlowdown(1 / part) }, 70 * time.Second},
+		{"shown by CPU", (*demo.Backend).SetSpeed},
+		{"hidden", func(b *demo.Backend, part float64) error { return b.SetHiddenSlowdown(1 / part) }},
 	} {
 		t.Run(loss.name, func(t *testing.T) {
 			t.Parallel() // to measure, run one alone: /shown or /hidden
@@ -74,7 +75,7 @@ func TestALimitFollowsItsBackends(t *testing.T) {
 			asked := overload * allThey / 2.
 			stop := r.load(asked)
 			r.within(2*time.Minute, "both backends are measured and the limit is whole", func() error { return r.factorWithin(0.9, 1) })
-			time.Sleep(loss.learned)
+			time.Sleep(learned)
 			stop()
 			quiet("at full speed")
 
