@@ -139,15 +139,3 @@ func TestTheCoreIsPure(t *testing.T) {
 		}
 	}
 }
-
-// TestTheProgramHasNoTypedClients keeps out what brings the types of every API of Kubernetes, and registers all of
-// them at the start.
-func TestTheProgramHasNoTypedClients(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", module+"cmd/controlplane").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if dependencies := strings.Fields(string(out)); slices.Contains(dependencies, "k8s.io/client-go/kubernetes") || len(dependencies) < 100 {
-		t.Error("the program depends on k8s.io/client-go/kubernetes; go mod why says through what")
-	}
-}

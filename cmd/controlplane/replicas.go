@@ -9,10 +9,12 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"evenkeel.io/controlplane/internal/auth"
 	"evenkeel.io/controlplane/internal/replica"
@@ -75,9 +77,14 @@ func (o serveOptions) newReplica(c *controlPlane, loads replica.Loads, objects s
 		return nil, fmt.Errorf("the API server of the Lease: %w", err)
 	}
 	config.UserAgent = cmp.Or(config.UserAgent, "evenkeel")
+	config.Timeout = 5 * time.Second // of one request; half of what the Lease leaves
+	leases, err := coordinationv1.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("the API server of the Lease: %w", err)
+	}
 	options := replica.Options{
 		Self:   o.self(),
-		Config: config, Namespace: of.namespace,
+		Leases: leases, Namespace: of.namespace,
 		Plaintext: o.xdsPlaintext,
 		Proxies:   func() []xds.Proxy { return c.xds.Registry().Proxies() },
 		Nacks:     func() []xds.Nack { return c.xds.Registry().Nacks() },

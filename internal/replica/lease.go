@@ -3,17 +3,16 @@ package replica
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
+	"errors"
 	"strings"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
+	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
-	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
 )
 
 // identity is a holder of the Lease: the name and the address of a replica, and which process it is. One that
@@ -30,177 +29,107 @@ func peerOf(identity string) Peer {
 	return Peer{Name: parts[0], Address: parts[1]}
 }
 
-// election is a replica's part in the election. One goroutine owns it.
-//
-// Who holds the Lease renews it. The others read it. One that nobody holds, or that was not renewed for as long
-// as its holder said since it was first seen as it is, by the clock of who sees it, is taken. Of several that
-// write the API server refuses all but one: each names the version that it read.
-type election struct {
-	ctx     context.Context
-	replica *Replica
-	leases  rest.Interface
-	self    string
+// elect takes part in the election until ctx is done, and then gives the Lease up if it holds it.
+func (r *Replica) elect(ctx context.Context) error {
+	self := r.opts.Self.identity()
+	lock := &observed{
+		Interface: &resourcelock.LeaseLock{
+			LeaseMeta:  metav1.ObjectMeta{Namespace: r.opts.Namespace, Name: r.opts.LeaseName},
+			Client:     r.opts.Leases,
+			LockConfig: resourcelock.ResourceLockConfig{Identity: self},
+		},
+		replica: r, ctx: ctx, self: self,
+	}
+	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock:            lock,
+		LeaseDuration:   r.opts.Duration,
+		RenewDeadline:   r.opts.Duration * 10 / 15,
+		RetryPeriod:     r.opts.Duration * 2 / 15,
+		ReleaseOnCancel: true,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(context.Context) {}, // the lock has seen it
+			OnStoppedLeading: func() {},
+		},
+		Name: r.opts.LeaseName,
+	})
+	if err != nil {
+		return err
+	}
+	quiet := klog.NewContext(ctx, logr.Discard()) // the lock says what there is to say
+	for ctx.Err() == nil {
+		elector.Run(quiet) // ends when the Lease could not be renewed
+	}
+	return nil
+}
 
-	lease   *coordinationv1.Lease // as it was read or written last; without a resource version there is none
-	since   time.Time             // it is as it is
-	sure    bool                  // nothing went wrong since it was read or written
+// observed is a lock that tells the replica who holds it, in the order in which that is seen; callbacks of the
+// elector come in any order.
+type observed struct {
+	resourcelock.Interface
+	replica *Replica
+	ctx     context.Context
+	self    string
 	failing bool
 }
 
-// elect takes part in the election until ctx is done, and then gives the Lease up if it holds it.
-func (r *Replica) elect(ctx context.Context) error {
-	leases, err := leaseClient(r.opts.Config)
-	if err != nil {
-		return fmt.Errorf("the API server of the Lease: %w", err)
+// Get implements resourcelock.Interface.
+func (l *observed) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	record, raw, err := l.Interface.Get(ctx)
+	l.outcome(err)
+	if err == nil {
+		l.saw(record.HolderIdentity)
 	}
-	e := &election{ctx: ctx, replica: r, leases: leases, self: r.opts.Self.identity(), lease: &coordinationv1.Lease{}}
-	tick := time.NewTicker(r.opts.Duration * 2 / 15)
-	defer tick.Stop()
-	for {
-		e.outcome(e.try())
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			e.release()
-			return nil
-		}
-	}
+	return record, raw, err
 }
 
-// leaseClient reads and writes Leases, and knows no other kind.
-func leaseClient(config *rest.Config) (rest.Interface, error) {
-	scheme := runtime.NewScheme()
-	utilruntime.Must(coordinationv1.AddToScheme(scheme))
-	config = rest.CopyConfig(config)
-	config.GroupVersion, config.APIPath = &coordinationv1.SchemeGroupVersion, "/apis"
-	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	config.QPS = -1 // a request at each tick
-	return rest.RESTClientFor(config)
+// Create implements resourcelock.Interface.
+func (l *observed) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	err := l.Interface.Create(ctx, record)
+	l.outcome(err)
+	if err == nil {
+		l.saw(record.HolderIdentity)
+	}
+	return err
 }
 
-// try renews the Lease, or takes it if it may.
-func (e *election) try() error {
-	ctx, cancel := context.WithTimeout(e.ctx, e.replica.opts.Duration/3)
-	defer cancel()
-	if !e.sure || e.holder() != e.self {
-		if err := e.read(ctx); err != nil {
-			return err
-		}
-	}
-	if !e.mayWrite(time.Now()) {
-		return nil
-	}
-	return e.write(ctx, e.self, e.replica.opts.Duration)
-}
+var errTooEarly = errors.New("this replica has just started and has not heard a leader yet")
 
-// mayWrite says whether the Lease is this replica's to write. One that has just started does not take it over from
+// Update implements resourcelock.Interface. A replica that has just started does not take the Lease over from
 // another: whoever heard that one knows the weights.
-func (e *election) mayWrite(now time.Time) bool {
-	switch e.holder() {
-	case e.self:
-		return true
-	case "":
-		return e.lease.ResourceVersion == "" || e.replica.mayLead(now)
+func (l *observed) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	if !l.replica.mayLead(time.Now()) {
+		return errTooEarly
 	}
-	var holds time.Duration
-	if s := e.lease.Spec.LeaseDurationSeconds; s != nil {
-		holds = time.Duration(*s) * time.Second
-	}
-	return now.Sub(e.since) > holds && e.replica.mayLead(now)
-}
-
-func (e *election) holder() string {
-	if h := e.lease.Spec.HolderIdentity; h != nil {
-		return *h
-	}
-	return ""
-}
-
-// read reads the Lease.
-func (e *election) read(ctx context.Context) error {
-	lease := &coordinationv1.Lease{}
-	err := e.request(e.leases.Get()).Name(e.replica.opts.LeaseName).Do(ctx).Into(lease)
-	if apierrors.IsNotFound(err) {
-		lease, err = &coordinationv1.Lease{}, nil
-	}
-	if e.sure = err == nil; e.sure {
-		e.saw(lease)
+	err := l.Interface.Update(ctx, record)
+	l.outcome(err)
+	if err == nil {
+		l.saw(record.HolderIdentity)
 	}
 	return err
 }
 
-// write makes a holder hold the Lease for so long from now, in whole seconds.
-func (e *election) write(ctx context.Context, holder string, duration time.Duration) error {
-	next := e.lease.DeepCopy()
-	next.Namespace, next.Name = e.replica.opts.Namespace, e.replica.opts.LeaseName
-	now := &metav1.MicroTime{Time: time.Now()}
-	s := &next.Spec
-	if e.holder() != holder || s.AcquireTime == nil {
-		s.AcquireTime = now
-	}
-	if s.LeaseTransitions == nil {
-		s.LeaseTransitions = new(int32(0))
-	} else if holder != "" && e.holder() != holder {
-		*s.LeaseTransitions++
-	}
-	s.HolderIdentity, s.LeaseDurationSeconds, s.RenewTime = &holder, new(int32(duration/time.Second)), now
-	to := e.leases.Post()
-	if next.ResourceVersion != "" {
-		to = e.leases.Put().Name(next.Name)
-	}
-	written := &coordinationv1.Lease{}
-	err := e.request(to).Body(next).Do(ctx).Into(written)
-	if e.sure = err == nil; e.sure {
-		e.saw(written)
-	}
-	return err
-}
-
-func (e *election) request(r *rest.Request) *rest.Request {
-	return r.Namespace(e.replica.opts.Namespace).Resource("leases")
-}
-
-// saw is told of every Lease that was read or written, in the order in which that happened.
-func (e *election) saw(lease *coordinationv1.Lease) {
-	if e.since.IsZero() || lease.ResourceVersion != e.lease.ResourceVersion {
-		e.since = time.Now()
-	}
-	e.lease = lease
-	switch holder := e.holder(); holder {
+// saw is told of every holder that was read or written.
+func (l *observed) saw(holder string) {
+	switch holder {
 	case "": // given up: the next holder comes soon
-	case e.self:
-		e.replica.become(e.ctx, Role{Leads: true, Leader: e.replica.opts.Self})
+	case l.self:
+		l.replica.become(l.ctx, Role{Leads: true, Leader: l.replica.opts.Self})
 	default:
-		e.replica.become(e.ctx, Role{Leader: peerOf(holder)})
-	}
-}
-
-// release gives the Lease up, if it is held, so that its successor need not wait.
-func (e *election) release() {
-	ctx, cancel := context.WithTimeout(context.Background(), e.replica.opts.Duration*10/15)
-	defer cancel()
-	for e.holder() == e.self {
-		err := e.write(ctx, "", time.Second)
-		if apierrors.IsConflict(err) { // what was under way when ctx ended has come through
-			err = e.read(ctx)
-		}
-		if err != nil {
-			return
-		}
+		l.replica.become(l.ctx, Role{Leader: peerOf(holder)})
 	}
 }
 
 // outcome logs once that the Lease cannot be had, and when it can again.
-func (e *election) outcome(err error) {
-	failed := err != nil && !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err)
+func (l *observed) outcome(err error) {
+	failed := err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err)
 	switch {
-	case e.ctx.Err() != nil:
-	case failed && !e.failing:
-		e.replica.opts.Log.Warn("the Lease cannot be read or written; who leads goes on, and who follows keeps its weights", "error", err)
-		e.failing = true
-	case !failed && e.failing:
-		e.replica.opts.Log.Info("the Lease can be read and written again")
-		e.failing = false
+	case l.ctx.Err() != nil:
+	case failed && !l.failing:
+		l.replica.opts.Log.Warn("the Lease cannot be read or written; who leads goes on, and who follows keeps its weights", "error", err)
+		l.failing = true
+	case !failed && l.failing:
+		l.replica.opts.Log.Info("the Lease can be read and written again")
+		l.failing = false
 	}
 }
 

@@ -34,7 +34,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
-	"k8s.io/client-go/rest"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"evenkeel.io/controlplane/internal/adapt"
 	"evenkeel.io/controlplane/internal/signals"
@@ -156,8 +156,8 @@ type Service struct {
 type Options struct {
 	// Self is this replica, as the others see it.
 	Self Peer
-	// Config, Namespace and LeaseName say which Lease of which API server decides. LeaseName is "evenkeel" if empty.
-	Config    *rest.Config
+	// Leases, Namespace and LeaseName say which Lease decides. LeaseName is "evenkeel" if empty.
+	Leases    coordinationv1.LeasesGetter
 	Namespace string
 	LeaseName string
 	// Duration is how long a Lease holds that is not renewed; 15 s if 0. It is renewed after 2/15 of that, and

@@ -21,6 +21,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"evenkeel.io/controlplane/internal/demo"
 	"evenkeel.io/controlplane/internal/kubetest"
@@ -455,8 +457,12 @@ func TestASlowFollowerHoldsTheNewest(t *testing.T) {
 // inCluster takes part in an election on a real API server.
 func inCluster(t *testing.T, server *kubetest.APIServer, namespace, name string) *one {
 	t.Helper()
+	leases, err := coordinationv1.NewForConfig(server.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
 	o := newOne(t, name, func(o *Options) {
-		o.Config, o.Namespace, o.Duration = server.Config(), namespace, 3*time.Second
+		o.Leases, o.Namespace, o.Duration = leases, namespace, 3*time.Second
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -486,8 +492,9 @@ func TestTheLeaseSaysWhoLeads(t *testing.T) {
 	a.Tell(&Told{All: []string{}})
 	b.next("it is told everything", complete)
 
-	if lease := leaseOf(t, server, namespace); !strings.HasPrefix(*lease.Spec.HolderIdentity, "a_"+a.opts.Self.Address+"_") {
-		t.Errorf("the Lease is held by %v", lease)
+	lease, err := a.opts.Leases.Leases(namespace).Get(t.Context(), "evenkeel", metav1.GetOptions{})
+	if err != nil || !strings.HasPrefix(*lease.Spec.HolderIdentity, "a_"+a.opts.Self.Address+"_") {
+		t.Errorf("the Lease is held by %v, %v", lease, err)
 	}
 	a.stop()
 	select {
@@ -495,8 +502,9 @@ func TestTheLeaseSaysWhoLeads(t *testing.T) {
 	default:
 		t.Error("Run is over and the Lease is not given up")
 	}
-	if lease := leaseOf(t, server, namespace); strings.HasPrefix(*lease.Spec.HolderIdentity, "a_") {
-		t.Errorf("the Lease is still held by %v", lease)
+	lease, err = a.opts.Leases.Leases(namespace).Get(t.Context(), "evenkeel", metav1.GetOptions{})
+	if err != nil || strings.HasPrefix(*lease.Spec.HolderIdentity, "a_") {
+		t.Errorf("the Lease is still held by %v, %v", lease, err)
 	}
 	b.next("the other leads", leads)
 	if a.Role().Leads {
@@ -536,6 +544,19 @@ func TestALeaderLeadsWithoutAnAPIServer(t *testing.T) {
 	b := inCluster(t, server, "default", "b")
 	if e := b.next("it holds the Lease again", func(e Event) bool { return e.Role != nil }); e.Role.Leader.Name != "a" {
 		t.Errorf("told %+v", e.Role)
+	}
+}
+
+func TestHolders(t *testing.T) {
+	self := Peer{Name: "evenkeel-0", Address: "[fd00::1]:18000"}
+	if got := peerOf(self.identity()); got != self {
+		t.Errorf("%+v", got)
+	}
+	if one, other := self.identity(), self.identity(); one == other {
+		t.Error("two processes of one name have one identity")
+	}
+	if got := peerOf("somebody else"); got.Address != "" || got.Name != "somebody else" {
+		t.Errorf("%+v", got)
 	}
 }
 
