@@ -244,7 +244,7 @@ func TestMessagesInAnyPieces(t *testing.T) {
 		}
 		return answer != nil
 	})
-	if want := wire(wrapperspb.UInt64(uint64(len(longest)-prefix+7))); !bytes.Equal(answer, append(message(len(want))[:prefix], want...)) {
+	if want := wire(wrapperspb.UInt64(uint64(len(longest) - prefix + 7))); !bytes.Equal(answer, append(message(len(want))[:prefix], want...)) {
 		t.Errorf("the answer is %v, expected %v after its prefix", answer, want)
 	}
 }
