@@ -34,19 +34,19 @@ var usual = pace{
 //	wants: what it should say ──▶ want ≠ have ──▶ next, begin ──▶ done: have = want
 //	has:   what it says       ──▶      "                          or later again
 //
-// Of a kind of which it is not known what the objects say nothing is to be written.
+// Nothing is to be written of an object before both are known: an empty status would be taken for what is wanted.
 type schedule struct {
 	pace    pace
 	objects map[source.Ref]*entry
 	differ  map[source.Ref]*entry // those of which have is not want, and nobody writes it
 	kinds   map[string]bool       // of which has was told
-	judged  bool                  // wants was told
 	waiting int                   // objects of which a proxy owes an acknowledgement that is not told of yet
 }
 
 // entry is an object that has a status of ours, or should.
 type entry struct {
 	judged  *status.Judged // from which want came, nil for nothing
+	told    bool           // what it should say, want; else that is not known yet
 	want    status.Stanza
 	have    status.Stanza
 	changed time.Time // when want or have did
@@ -68,7 +68,7 @@ func (s *schedule) listedAll() bool { return len(s.kinds) == len(resources) }
 
 // wants takes what all objects should say. Those that it leaves out should say nothing.
 func (s *schedule) wants(now time.Time, judged map[source.Ref]*status.Judged) {
-	s.judged, s.waiting = true, 0
+	s.waiting = 0
 	for ref, j := range judged {
 		if !s.kinds[ref.Kind] {
 			continue
@@ -115,6 +115,7 @@ func (s *schedule) wants(now time.Time, judged map[source.Ref]*status.Judged) {
 }
 
 func (s *schedule) want(now time.Time, ref source.Ref, e *entry, want status.Stanza) {
+	e.told = true
 	if !want.Equal(e.want) {
 		e.want, e.changed = want, now
 	}
@@ -142,7 +143,7 @@ func (s *schedule) has(kind string, at time.Time, statuses map[source.Ref]status
 
 // settle puts an entry where it belongs.
 func (s *schedule) settle(ref source.Ref, e *entry) {
-	if e.busy {
+	if e.busy || !e.told {
 		return
 	}
 	if e.have.Equal(e.want) {
@@ -177,11 +178,9 @@ type write struct {
 // next is what is to be written next, and when.
 func (s *schedule) next() (w write, at time.Time, ok bool) {
 	var first *entry
-	if s.judged {
-		for ref, e := range s.differ {
-			if first == nil || e.due.Before(first.due) {
-				w.object, first = ref, e
-			}
+	for ref, e := range s.differ {
+		if first == nil || e.due.Before(first.due) {
+			w.object, first = ref, e
 		}
 	}
 	if first == nil {

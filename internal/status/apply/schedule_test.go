@@ -206,6 +206,23 @@ func TestNothingIsWrittenBeforeBothSidesAreKnown(t *testing.T) {
 	}
 }
 
+// TestAKindThatIsListedLate: what objects of a kind say is left alone until it is known what they should say, though
+// others are known already.
+func TestAKindThatIsListedLate(t *testing.T) {
+	s := simulate()
+	good := saying(metav1.ConditionTrue, "")
+	s.judge(nil)
+	s.cluster[edge] = good[edge].Stanza
+	s.list()
+	s.pass(time.Minute)
+	s.judge(good)
+	s.pass(time.Minute)
+	s.expect(t, edge)
+	s.judge(nil)
+	s.pass(time.Minute)
+	s.expect(t, edge, 120)
+}
+
 func TestWhatOthersWroteOverIsWrittenAgain(t *testing.T) {
 	s := simulate()
 	s.list()
