@@ -147,9 +147,18 @@ func (c *cluster) create(ctx context.Context, i int) error {
 			},
 		}},
 	} {
-		if _, err := c.objects.Resource(o.resource).Namespace(namespace).Create(ctx, &unstructured.Unstructured{Object: o.object}, metav1.CreateOptions{}); err != nil {
-			return fmt.Errorf("%s %s: %w", o.resource.Resource, name, err)
+		if err := c.make(ctx, o.resource, o.object); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// make makes an object.
+func (c *cluster) make(ctx context.Context, resource schema.GroupVersionResource, object map[string]any) error {
+	o := &unstructured.Unstructured{Object: object}
+	if _, err := c.objects.Resource(resource).Namespace(namespace).Create(ctx, o, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("%s %s: %w", resource.Resource, o.GetName(), err)
 	}
 	return nil
 }

@@ -46,6 +46,7 @@ func main() {
 type shape struct {
 	services, endpoints int // endpoints of each
 	streams             []int
+	pods                int // of the scenario pods
 	starts              int // of which the median is taken
 	changes             int // of one endpoint, of which the median is taken
 	idle                time.Duration
@@ -57,7 +58,7 @@ type shape struct {
 func bench(ctx context.Context, args []string) error {
 	var s shape
 	flags := flag.NewFlagSet("kube", flag.ExitOnError)
-	chosen := flags.String("scenario", "status,start,memory,one,churn", "what is measured, comma-separated: status, start, memory, one, churn")
+	chosen := flags.String("scenario", "status,start,memory,one,churn", "what is measured, comma-separated: status, start, memory, one, churn, and pods, which wants hack/kube/netns.sh before the command")
 	flags.IntVar(&s.services, "services", 1000, "Services, each with a route, 1 to 10000")
 	flags.IntVar(&s.endpoints, "endpoints", 10, "endpoints of each Service, 2 to 100")
 	streams := flags.String("streams", "10,100", "numbers of xDS streams beside which one endpoint changes, comma-separated, each 1 to 1000; a churn takes the first")
@@ -66,6 +67,7 @@ func bench(ctx context.Context, args []string) error {
 	flags.DurationVar(&s.idle, "idle", 20*time.Second, "how long the program idles before its memory is read")
 	flags.DurationVar(&s.churn, "churn", time.Minute, "how long endpoints come and go")
 	flags.IntVar(&s.perSecond, "per-second", 500, "changes of an endpoint per second meanwhile, 1 to 5000")
+	flags.IntVar(&s.pods, "pods", 1000, "Pods of the scenario pods, ten for each of as many more Services, 10 to 2550")
 	flags.StringVar(&s.profile, "profile", "", "the file that the heap profile of the scenario memory is written to, for go tool pprof")
 	_ = flags.Parse(args) // exits on an error
 	scenarios := strings.Split(*chosen, ",")
@@ -81,12 +83,14 @@ func bench(ctx context.Context, args []string) error {
 		return fmt.Errorf("argument %q: want flags only", flags.Arg(0))
 	case s.services < 1 || s.services > 10_000 || s.endpoints < 2 || s.endpoints > 100:
 		return errors.New("want 1 to 10000 -services, 2 to 100 -endpoints")
+	case s.pods < podsEach || s.pods > 255*podsEach || s.pods%podsEach != 0:
+		return errors.New("want 10 to 2550 -pods, ten for each Service")
 	case s.starts < 1 || s.starts > 100 || s.changes < 1 || s.changes > 1000 || s.perSecond < 1 || s.perSecond > 5000 || s.idle < 0 || s.churn <= 0:
 		return errors.New("want 1 to 100 -starts, 1 to 1000 -changes, 1 to 5000 -per-second, and times above 0")
 	}
 	for _, name := range scenarios {
-		if !slices.Contains([]string{"status", "start", "memory", "one", "churn"}, name) {
-			return fmt.Errorf("-scenario %q: want some of status, start, memory, one, churn", name)
+		if !slices.Contains([]string{"status", "start", "memory", "one", "churn", "pods"}, name) {
+			return fmt.Errorf("-scenario %q: want some of status, start, memory, one, churn, pods", name)
 		}
 	}
 
@@ -121,6 +125,11 @@ func bench(ctx context.Context, args []string) error {
 	}
 	if slices.Contains(scenarios, "memory") {
 		if err := measureMemory(ctx, c, program, dir); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(scenarios, "pods") {
+		if err := measurePods(ctx, c, program, dir); err != nil {
 			return err
 		}
 	}

@@ -51,7 +51,8 @@ func newFetcher(o Options) *fetcher {
 				MaxIdleConnsPerHost:    2,
 				IdleConnTimeout:        2 * time.Minute, // longer than the longest interval
 				MaxResponseHeaderBytes: 64 << 10,
-				ReadBufferSize:         16 << 10,
+				// There is a connection for each target, and the body is read past these.
+				ReadBufferSize: 4 << 10, WriteBufferSize: 1 << 10,
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
